@@ -1,0 +1,116 @@
+"""Every option once: its name, type, default, range and help. The command line and the files are made from these."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, Self, get_args, get_type_hints
+
+from chargen import ChargenError
+
+
+def option(
+    default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None, exclusive: bool = False
+) -> Any:
+    """Declare a field that is also a command-line option.
+
+    ``minimum`` and ``maximum`` are the ends of its range; ``exclusive`` leaves both ends out of it.
+    """
+    return field(
+        default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "exclusive": exclusive}
+    )
+
+
+class Config:
+    """What the configurations share: the way to JSON and back."""
+
+    @classmethod
+    def types(cls) -> dict[str, tuple[type, bool]]:
+        """For each field its plain type, and whether it may be None."""
+        plain = {}
+        for name, hint in get_type_hints(cls).items():
+            choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+            plain[name] = (next(c for c in choices if c is not type(None)), type(None) in choices)
+        return plain
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON object."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote; fields that are missing take their defaults, unknown ones are passed over.
+
+        Raises ChargenError that names the field if a value has the wrong type or is out of its range.
+        """
+        known = {}
+        types = cls.types()
+        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+            if f.name not in values:
+                continue
+            value, (kind, optional) = values[f.name], types[f.name]
+            if kind is float and type(value) is int:
+                value = float(value)
+            if type(value) is not kind and not (optional and value is None):
+                raise ChargenError(f"the configuration's {f.name} is {value!r}, which is not of type {kind.__name__}")
+            if isinstance(value, int | float) and not _within(value, **f.metadata):
+                raise ChargenError(f"the configuration's {f.name} is {value!r}, which is out of range")
+            known[f.name] = value
+        return cls(**known)
+
+
+def _within(
+    value: float, *, minimum: float | None = None, maximum: float | None = None, exclusive: bool = False, help: str = ""
+) -> bool:
+    low, high = (float("-inf") if minimum is None else minimum), (float("inf") if maximum is None else maximum)
+    return low < value < high if exclusive else low <= value <= high
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """The shape of the network; with the vocabulary's size it fixes the shape of every weight."""
+
+    layers: int = option(1, "LSTM layers, one above the other.", minimum=1)
+    units: int = option(384, "Units of each LSTM layer.", minimum=1)
+    embedding: int = option(64, "Numbers that stand for a character at the input.", minimum=1)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """How a model is trained."""
+
+    batch_size: int = option(16, "Streams: places of the text that are read side by side.", minimum=1)
+    seq_length: int = option(64, "Characters in a window, through which the gradient flows back.", minimum=1)
+    epochs: float | None = option(
+        None, "Passes over the training text; 10 unless --steps is given.", minimum=0, exclusive=True
+    )
+    steps: int | None = option(None, "Updates of the weights, in place of --epochs.", minimum=1)
+    learning_rate: float = option(
+        0.004, "Adam's highest rate: reached after a warm-up, left by a cosine.", minimum=0, exclusive=True
+    )
+    dropout: float = option(
+        0.1, "Share of each layer's outputs that is blanked at random in training.", minimum=0, maximum=0.95
+    )
+    clip_norm: float = option(1.0, "Longest gradient: a longer one is shortened to it.", minimum=0, exclusive=True)
+    validation: float = option(
+        0.1, "Share of the text, at its end, that is kept for validation.", minimum=0, maximum=1, exclusive=True
+    )
+    patience: int | None = option(None, "Stop after this many validations without a better one.", minimum=1)
+    random_seed: int = option(
+        0, "The random generator's number: of first weights and dropout.", minimum=0, maximum=2**63 - 1
+    )
+    encoding: str = option("utf-8", "Encoding of the text files.")
+
+
+@dataclass(frozen=True)
+class SampleConfig(Config):
+    """How text is drawn from a model."""
+
+    length: int = option(1000, "Characters to write after the seed.", minimum=0)
+    temperature: float = option(
+        0.7, "Below 1 the likely becomes likelier; 0 always takes the likeliest.", minimum=0, maximum=100
+    )
+    random_seed: int | None = option(
+        None, "The random generator's number: the same number draws the same text.", minimum=0, maximum=2**63 - 1
+    )

@@ -1,0 +1,147 @@
+"""The character model: ``logits, state = model(ids, state)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from chargen.config import ModelConfig
+from chargen.modelfile import Arrays, ModelFile
+
+
+class LayerState(NamedTuple):
+    """What one LSTM layer carries between characters."""
+
+    h: tf.Tensor  # (B, H) float32, the output
+    c: tf.Tensor  # (B, H) float32, the cell
+
+
+State = tuple[LayerState, ...]  # of L layers, the one nearest the input first
+
+
+@keras.saving.register_keras_serializable("chargen")
+class CharLM(keras.Model):  # type: ignore[misc]
+    """Embedding, L LSTM layers and a dense layer of logits, for any batch size and window."""
+
+    def __init__(self, characters: int, config: ModelConfig, random_seed: int = 0) -> None:
+        """Make a model for a vocabulary of so many characters.
+
+        The first weights come from ``random_seed``: embedding uniform in -1 .. 1, kernels uniform (Glorot and Bengio
+        2010), recurrent kernels orthogonal (Saxe et al. 2014), forget gates' biases 1 (Jozefowicz et al. 2015).
+        """
+        super().__init__(name="char_lm")
+        self.characters, self.config = characters, config
+        seeds = iter(np.random.SeedSequence(random_seed).generate_state(2 * config.layers + 2).tolist())
+        # 20 times Keras's range: 2.84 against 3.18 validation bpc after 300 steps of 1x256 on a 600 KB book.
+        uniform = keras.initializers.RandomUniform(-1, 1, seed=next(seeds))
+        self.embedding = keras.layers.Embedding(characters, config.embedding, uniform, name="embedding")
+        self.lstm = [
+            keras.layers.LSTM(
+                config.units,
+                return_sequences=True,
+                return_state=True,
+                kernel_initializer=keras.initializers.GlorotUniform(next(seeds)),
+                recurrent_initializer=keras.initializers.Orthogonal(seed=next(seeds)),
+                name=f"lstm_{layer}",
+            )
+            for layer in range(config.layers)
+        ]
+        glorot = keras.initializers.GlorotUniform(next(seeds))
+        self.dense = keras.layers.Dense(characters, kernel_initializer=glorot, name="dense")
+        self.embedding.build(None)
+        for layer, lstm in enumerate(self.lstm):
+            lstm.build((None, None, config.units if layer else config.embedding))
+        self.dense.build((None, None, config.units))
+        self.built = True
+
+    def call(self, ids: tf.Tensor, state: State, masks: Sequence[tf.Tensor] | None = None) -> tuple[tf.Tensor, State]:
+        """Read a window from a state. Any B and T will do.
+
+        ids: (B, T) int32. masks: for dropout, L tensors that broadcast to (B, T, H), by which the layers' outputs are
+        multiplied. Returns the logits (B, T, V) float32 of the character after each one read, and the state after the
+        last. The state given is not changed.
+        """
+        x = self.embedding(ids)  # (B, T, E)
+        states = []
+        for layer, (lstm, carried) in enumerate(zip(self.lstm, state, strict=True)):
+            x, h, c = lstm(x, initial_state=[carried.h, carried.c])  # (B, T, H)
+            states.append(LayerState(h, c))
+            if masks is not None:
+                x = x * masks[layer]
+        return self.dense(x), tuple(states)
+
+    def zero_state(self, batch_size: int) -> State:
+        """Return the state of B rows that have read nothing."""
+        return tuple(
+            LayerState(*(tf.zeros((batch_size, self.config.units)) for _ in LayerState._fields)) for _ in self.lstm
+        )
+
+    def named_weights(self) -> dict[str, Any]:
+        """Return the weights (keras.Variable) by their names in a model file."""
+        weights = {"embedding": self.embedding.embeddings}
+        for lstm in self.lstm:
+            for weight in ("kernel", "recurrent_kernel", "bias"):
+                weights[f"{lstm.name}/{weight}"] = getattr(lstm.cell, weight)
+        weights["dense/kernel"], weights["dense/bias"] = self.dense.kernel, self.dense.bias
+        return weights
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return copies of the weights by their names in a model file."""
+        return {name: np.array(weight.value.numpy()) for name, weight in self.named_weights().items()}
+
+    def assign(self, arrays: Arrays) -> None:
+        """Set the weights from arrays with their names in a model file."""
+        for name, weight in self.named_weights().items():
+            weight.assign(arrays[name])
+
+    @classmethod
+    def of(cls, file: ModelFile) -> CharLM:
+        """Return the model that a model file holds."""
+        model = cls(len(file.vocabulary), file.config)
+        model.assign(file.weights)
+        return model
+
+
+def reset_rows(state: State, rows: tf.Tensor) -> State:
+    """Return ``state`` with zeros in the rows where ``rows`` (B,) bool is true."""
+    keep = tf.cast(~rows, tf.float32)[:, None]
+    return tuple(LayerState(h * keep, c * keep) for h, c in state)
+
+
+def state_arrays(state: State) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the state by name, ``lstm_<n>/h`` and ``lstm_<n>/c``, each (B, H)."""
+    return {
+        f"lstm_{n}/{field}": np.array(getattr(s, field).numpy()) for n, s in enumerate(state) for field in s._fields
+    }
+
+
+def state_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> State:
+    """Return the state whose `state_arrays` these are."""
+    layers = range(len(arrays) // len(LayerState._fields))
+    return tuple(LayerState(*(tf.constant(arrays[f"lstm_{n}/{f}"]) for f in LayerState._fields)) for n in layers)
+
+
+def dropout_mask(
+    rate: float, rows: int, shape: tuple[int, int], random_seed: int, layer: int, step: tf.Tensor, first_row: int = 0
+) -> tf.Tensor:
+    """Return a mask (rows, T, H) of zeros, with probability ``rate``, and 1 / (1 - rate); ``shape`` is (T, H).
+
+    It is a pure function of random seed, layer, step (int64 scalar) and row: Philox (Salmon et al. 2011) counts from
+    each row's own start, so whoever computes rows ``first_row`` and on of a batch gets just those rows of its mask.
+    """
+    numbers = int(np.prod(shape))
+    blocks = -(-numbers // 4)  # Philox makes four numbers at a count
+    uniform = tf.raw_ops.StatelessRandomUniformV2(
+        shape=(rows, 4 * blocks),
+        key=tf.constant([random_seed], tf.uint64),
+        counter=tf.stack([tf.constant(first_row * blocks, tf.uint64), tf.cast(256 * step + layer, tf.uint64)]),
+        alg=1,
+        dtype=tf.float32,
+    )
+    kept = tf.cast(uniform[:, :numbers] >= rate, tf.float32) / (1 - rate)
+    return tf.reshape(kept, (rows, *shape))

@@ -1,0 +1,148 @@
+"""One self-describing file: weights, vocabulary, configuration and training summary; safetensors, so no pickle.
+
+The layout is safetensors': an 8-byte length, a JSON header, then the arrays' bytes. The header's metadata has one
+entry, ``chargen``: JSON with ``kind``, ``format``, ``vocabulary``, ``model`` (the ModelConfig) and ``summary``. The
+weights are float32 in Keras's shapes and gate order (i, f, g, o)::
+
+    embedding               (V, E)
+    lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1, the layer nearest the input first
+    lstm_<n>/recurrent_kernel   (H, 4H)
+    lstm_<n>/bias           (4H,)
+    dense/kernel            (H, V)
+    dense/bias              (V,)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from chargen import ChargenError
+from chargen.config import ModelConfig
+from chargen.vocabulary import Vocabulary
+
+FORMAT = 1  # raised when an older chargen could no longer read what this one writes
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def weight_shapes(characters: int, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every weight of a model with a vocabulary of so many characters."""
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (characters, config.embedding)}
+    for layer in range(config.layers):
+        below = config.units if layer else config.embedding
+        shapes[f"lstm_{layer}/kernel"] = (below, 4 * config.units)
+        shapes[f"lstm_{layer}/recurrent_kernel"] = (config.units, 4 * config.units)
+        shapes[f"lstm_{layer}/bias"] = (4 * config.units,)
+    shapes["dense/kernel"] = (config.units, characters)
+    shapes["dense/bias"] = (characters,)
+    return shapes
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """A model as it lies on disk; a checkpoint is the same with further arrays and a record of its progress."""
+
+    weights: Arrays
+    vocabulary: Vocabulary
+    config: ModelConfig
+    summary: Mapping[str, Any]  # what was trained on and how far: for people, and for exports
+    extra: Arrays  # a checkpoint's further arrays, "optimizer/..." and "state/..."; a model's are none
+
+    KIND = "model"
+
+    def write(self, path: Path) -> None:
+        """Write the file beside ``path`` and rename it into place. Raises ChargenError if that can't be done."""
+        header = {
+            "kind": self.KIND,
+            "format": FORMAT,
+            "vocabulary": self.vocabulary.characters,
+            "model": self.config.to_json(),
+            "summary": dict(self.summary),
+        }
+        write_arrays(path, {**self.weights, **self.extra}, header)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a model, or a checkpoint as the model that it holds.
+
+        Raises ChargenError if the file is missing, cut short, of a later format, or not ours.
+        """
+        arrays, header = read_arrays(path)
+        if header.get("format") != FORMAT:
+            raise ChargenError(
+                f"{path} has format {header.get('format')}, this chargen reads format {FORMAT}: "
+                "install the chargen that wrote it, or a later one"
+            )
+        missing = [key for key in ("kind", "vocabulary", "model", "summary") if key not in header]
+        if missing:
+            raise ChargenError(f"{path} is damaged: its header has no {missing[0]}")
+        config = ModelConfig.from_json(header["model"])
+        vocabulary = Vocabulary(header["vocabulary"])
+        shapes = weight_shapes(len(vocabulary), config)
+        wrong = [n for n, s in shapes.items() if n not in arrays or arrays[n].shape != s]
+        if wrong:
+            raise ChargenError(
+                f"{path} is damaged: its {wrong[0]} is missing or has another shape than its header says"
+            )
+        return cls(
+            weights={name: arrays.pop(name) for name in shapes},
+            vocabulary=vocabulary,
+            config=config,
+            summary=header["summary"],
+            extra=arrays,
+        )
+
+
+class Checkpoint(ModelFile):
+    """All that goes on after a stop: a model's last weights, the optimizer, the LSTM state, and the progress."""
+
+    KIND = "checkpoint"
+
+
+def write_arrays(path: Path, arrays: Arrays, header: Mapping[str, Any]) -> None:
+    """Write arrays and a JSON object as one safetensors file, by way of `write_beside`."""
+    # One entry of sorted JSON, as safetensors keeps entries in no fixed order: equal contents are equal files.
+    metadata = {"chargen": json.dumps(header, sort_keys=True)}
+    write_beside(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Read what `write_arrays` wrote. Raises ChargenError if the file is missing, cut short, or not ours."""
+    try:
+        data = path.read_bytes()
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["chargen"]
+        return load(data), dict(json.loads(metadata))
+    except OSError as error:
+        raise ChargenError(f"{path} can't be read: {error.strerror}") from None
+    except (SafetensorError, ValueError, LookupError, TypeError):
+        raise ChargenError(f"{path} is cut short, or not a file of chargen's: nothing was read from it") from None
+
+
+def write_beside(path: Path, data: bytes) -> None:
+    """Write a whole file beside ``path``, then rename it into place, so that a kill leaves the old or the new one.
+
+    Raises ChargenError, with any earlier file intact, if the disk is full or the folder can't be written.
+    """
+    beside = path.with_name(f".{path.name}.new")  # always the same, so that a kill leaves one of it at the most
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ChargenError(
+            f"{path} can't be written: {error.strerror}; what was there before is intact, "
+            "make room or name another folder, then go on"
+        ) from None

@@ -1,0 +1,233 @@
+"""A run: the directory that one ``chargen train`` leaves.
+
+``config.json`` what was asked and chosen, ``metrics.jsonl`` a line per validation, ``model.safetensors`` the best
+model, ``checkpoint.safetensors`` the last one with all that is needed to go on, and ``corpus.safetensors`` if the text
+came from standard input and is nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from chargen import ChargenError
+from chargen.config import ModelConfig, TrainConfig
+from chargen.corpus import STANDARD_INPUT, Corpus, read
+from chargen.modelfile import Checkpoint, ModelFile, read_arrays, write_arrays, write_beside
+from chargen.vocabulary import Vocabulary
+
+FORMAT = 1  # of config.json
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What ``config.json`` holds: all that decides how the run goes, and from what text."""
+
+    model: ModelConfig
+    train: TrainConfig
+    start: int  # the schedule of the learning rate goes from this step ..
+    stop: int  # .. to this one, where training ends
+    files: tuple[str, ...]  # of the corpus, absolute; none is the bundled book
+    name: str
+    characters: int
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote. Raises KeyError, TypeError or ChargenError for anything else."""
+        if values["format"] != FORMAT:
+            raise ChargenError(f"it has format {values['format']}, this chargen reads format {FORMAT}")
+        return cls(
+            model=ModelConfig.from_json(values["model"]),
+            train=TrainConfig.from_json(values["train"]),
+            start=int(values["start"]),
+            stop=int(values["stop"]),
+            files=tuple(map(str, values["files"])),
+            name=str(values["name"]),
+            characters=int(values["characters"]),
+            sha256=str(values["sha256"]),
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: what a checkpoint keeps beside its arrays. Everything but the clock is exact."""
+
+    step: int = 0  # updates made; also the position in the streams
+    nats: float = 0.0  # summed since the last validation ..
+    characters: int = 0  # .. over so many characters ..
+    clock: float = 0.0  # .. in so many seconds
+    seconds: float = 0.0  # since the run began, without the time between a stop and its resumption
+    best: float | None = None  # nats per character of the best validation
+    worse: int = 0  # validations since the best
+    factor: float = 1.0  # of the learning rate: halved by each recovery
+    recoveries: int = 0
+    finished: bool = False
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """Return the progress that a checkpoint tells of. Raises ChargenError if it tells of none."""
+        try:
+            return cls(**checkpoint.summary["progress"])
+        except (LookupError, TypeError):
+            raise ChargenError("the checkpoint is damaged: it doesn't tell how far the run has come") from None
+
+
+class Run:
+    """A run's directory, opened. Raises ChargenError if ``path`` holds no run that can be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.config = RunConfig.from_json(json.loads(self.config_path.read_text("utf-8")))
+        except OSError as error:
+            raise ChargenError(f"{path} is not a run: {self.config_path}: {error.strerror}") from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise ChargenError(f"{self.config_path} is damaged, or not a file of chargen's") from None
+        except ChargenError as error:
+            raise ChargenError(f"{self.config_path}: {error}") from None
+
+    @classmethod
+    def create(cls, path: Path | None, config: RunConfig, corpus: Corpus) -> Run:
+        """Make the directory, or ``runs/<name of the text>`` if ``path`` is None, then ``-2``, ``-3``, ....
+
+        It appears whole or not at all. Raises ChargenError if ``path`` exists and is not an empty folder.
+        """
+        target = path or _free(config.name)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            if path and path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise ChargenError(
+                    f"{path} exists and is left as it is: go on with --resume {path}, or name another folder with --run"
+                )
+            beside.mkdir(parents=True)
+            write_beside(beside / "config.json", _json(config.to_json()))
+            if STANDARD_INPUT in corpus.files:
+                header = {"vocabulary": corpus.vocabulary.characters}
+                write_arrays(beside / "corpus.safetensors", {"ids": corpus.ids}, header)
+            beside.rename(target)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise ChargenError(f"{target} can't be made: {error.strerror}; name another folder with --run") from None
+        return cls(target)
+
+    def reconfigure(self, config: RunConfig) -> None:
+        """Replace the configuration, on disk too."""
+        write_beside(self.config_path, _json(config.to_json()))
+        self.config = config
+
+    def corpus(self, files: tuple[str, ...] = ()) -> Corpus:
+        """Read the run's text again, from ``files`` if it has moved.
+
+        Raises ChargenError if it is not there, or not the text that the run was started with.
+        """
+        config = self.config
+        if STANDARD_INPUT in config.files and not files:
+            corpus = self._kept_corpus()
+        else:
+            missing = [f for f in files or config.files if f != STANDARD_INPUT and not Path(f).exists()]
+            if missing:
+                raise ChargenError(
+                    f"the text of this run, {missing[0]}, is gone: name where it is now, "
+                    f"chargen train TEXT --resume {self.path}"
+                )
+            corpus = read(files or config.files, config.train.encoding)
+        if corpus.sha256 != config.sha256:
+            raise ChargenError(
+                f"the text has changed since this run began ({config.characters:,} characters then, "
+                f"{len(corpus.ids):,} now): bring the old text back, or train on the new one without --resume"
+            )
+        return corpus
+
+    def _kept_corpus(self) -> Corpus:
+        arrays, header = read_arrays(self.path / "corpus.safetensors")
+        if "ids" not in arrays or "vocabulary" not in header:
+            raise ChargenError(f"{self.path / 'corpus.safetensors'} is damaged: train again from the text")
+        ids, vocabulary = arrays["ids"], Vocabulary(header["vocabulary"])
+        return Corpus(ids=ids, vocabulary=vocabulary, files=self.config.files, name=self.config.name)
+
+    @property
+    def config_path(self) -> Path:
+        """What was asked and chosen."""
+        return self.path / "config.json"
+
+    @property
+    def model_path(self) -> Path:
+        """The best model so far; the file is there from the first validation on."""
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The last checkpoint."""
+        return self.path / "checkpoint.safetensors"
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return the last checkpoint; None if the run was ended before its first, so has to begin again."""
+        return Checkpoint.read(self.checkpoint_path) if self.checkpoint_path.exists() else None
+
+    def finished(self, progress: Progress) -> bool:
+        """Tell whether the run has nothing left to do: its schedule ended, and no new one starts there."""
+        return progress.finished and progress.step != self.config.start
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the records of the validations so far, oldest first."""
+        path = self.path / "metrics.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+        except ValueError:
+            raise ChargenError(f"{path} is damaged: a line of it is not JSON; mend or remove that line") from None
+
+    def write_metrics(self, records: Iterable[dict[str, Any]]) -> None:
+        """Replace the records of the validations."""
+        write_beside(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
+
+
+def newest(folder: Path = RUNS) -> Path:
+    """Return the run in ``folder`` that was written to last. Raises ChargenError, naming the cure, if there is none."""
+    configs = list(folder.glob("[!.]*/config.json"))
+    if not configs:
+        raise ChargenError("there is no run here yet: make one with `chargen train book.txt`")
+
+    def written(config: Path) -> float:
+        return max(f.stat().st_mtime for f in config.parent.glob("[!.]*.*"))
+
+    return max(configs, key=written).parent
+
+
+def find_model(path: Path | None) -> Path:
+    """Return the model file that ``path`` means: the file itself, a run's best, or None for the newest run's best.
+
+    A run that has not reached its first validation has only a checkpoint, which then serves.
+    """
+    path = path or newest()
+    if not path.is_dir():
+        return path
+    run = Run(path)
+    for file in (run.model_path, run.checkpoint_path):
+        if file.exists():
+            return file
+    raise ChargenError(f"{path} has no model yet: go on with `chargen train --resume {path}`")
+
+
+def open_model(path: Path | None) -> ModelFile:
+    """Read the model that `find_model` finds."""
+    return ModelFile.read(find_model(path))
+
+
+def _free(name: str) -> Path:
+    candidates = (RUNS / (f"{name}-{n}" if n > 1 else name) for n in range(1, 1_000_000))
+    return next(path for path in candidates if not path.exists())
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()

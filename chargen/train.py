@@ -1,0 +1,233 @@
+"""The training loop: truncated back-propagation through time, as an iterator of records.
+
+The state crosses a window's border, the gradient does not (Williams and Peng 1990).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from chargen import ChargenError, __version__
+from chargen.bits import bits
+from chargen.config import TrainConfig
+from chargen.evaluate import evaluator
+from chargen.model import CharLM, State, dropout_mask, reset_rows, state_arrays, state_of
+from chargen.modelfile import Checkpoint, ModelFile
+from chargen.optimizer import Adam, learning_rate
+from chargen.run import Progress, Run
+from chargen.streams import Streams
+from chargen.vocabulary import Ids, Vocabulary
+
+VALIDATIONS_PER_EPOCH = 3
+FEWEST_STEPS = 10  # between validations, where an epoch is short
+CHECKPOINT_SECONDS = 60
+MOST_RECOVERIES = 3
+
+
+class Step(NamedTuple):
+    """An update was made."""
+
+    step: int
+    epoch: float
+    bpc: float  # of the training characters since the last validation
+
+
+class Validation(NamedTuple):
+    """The validation text was scored; the record is the new line of ``metrics.jsonl``."""
+
+    record: dict[str, Any]
+    best: bool
+
+
+class Recovery(NamedTuple):
+    """A loss or a gradient was not finite: training went back to a checkpoint, at a lower rate."""
+
+    failed: int  # the step whose update was not made
+    step: int  # the checkpoint's
+    factor: float
+
+
+def train(
+    model: CharLM, vocabulary: Vocabulary, streams: Streams, validation: Ids, run: Run
+) -> Generator[Step | Validation | Recovery]:
+    """Train ``model`` as ``run.config`` says, from the run's checkpoint if it has one; yield what happens.
+
+    Files are written before the record that tells of them is yielded. Whoever stops iterating and closes the
+    iterator (``close()``, which leaving a ``for`` loop does too in CPython) finds a checkpoint of the last step made.
+
+    Raises ChargenError if the run is finished, if training diverges for the fourth time, or if a file can't be
+    written.
+    """
+    config, settings = run.config, run.config.train
+    adam = Adam(model.named_weights(), settings.clip_norm)
+    update = compile_step(model, adam, settings)
+    evaluate = evaluator(model)
+    summary = {"text": config.name, "characters": config.characters, "sha256": config.sha256, "chargen": __version__}
+    interval = max(streams.windows // VALIDATIONS_PER_EPOCH, FEWEST_STEPS)
+
+    state, progress = model.zero_state(settings.batch_size), Progress()
+    # The last update's sum of nats and whether it was made: looked at one step late, so that the host never waits for
+    # the step that is running.
+    pending: tuple[tf.Tensor, tf.Tensor] | None = None
+    lap = saved = time.monotonic()
+    metrics: list[dict[str, Any]] = []
+
+    def tick() -> None:
+        nonlocal lap, progress
+        passed, lap = time.monotonic() - lap, time.monotonic()
+        progress = replace(progress, clock=progress.clock + passed, seconds=progress.seconds + passed)
+
+    def settle() -> bool:
+        """Account for the pending update; return False if it was not made."""
+        nonlocal pending, progress
+        if pending is None:
+            return True
+        (nats, made), pending = pending, None
+        if made:
+            characters = progress.characters + streams.batch_size * streams.seq_length
+            progress = replace(progress, nats=progress.nats + float(nats), characters=characters)
+        return bool(made)
+
+    def restore(checkpoint: Checkpoint) -> None:
+        nonlocal state, progress
+        model.assign(checkpoint.weights)
+        for name, moment in adam.moments.items():
+            moment.assign(checkpoint.extra[f"optimizer/{name}"])
+        carried = {n.removeprefix("state/"): a for n, a in checkpoint.extra.items() if n.startswith("state/")}
+        state, progress = state_of(carried), Progress.of(checkpoint)
+
+    def save() -> None:
+        nonlocal saved
+        tick()
+        extra = {f"optimizer/{name}": moment.numpy() for name, moment in adam.moments.items()}
+        extra |= {f"state/{name}": array for name, array in state_arrays(state).items()}
+        told = {**summary, "step": progress.step, "progress": asdict(progress)}
+        Checkpoint(model.arrays(), vocabulary, model.config, told, extra).write(run.checkpoint_path)
+        saved = time.monotonic()
+
+    def validate() -> Validation:
+        nonlocal progress, metrics
+        tick()
+        score = evaluate(validation)
+        nats = score.nats / score.characters
+        best = progress.best is None or nats < progress.best
+        record = {
+            "step": progress.step,
+            "epoch": round(progress.step / streams.windows, 4),
+            "characters": progress.step * streams.batch_size * streams.seq_length,
+            "seconds": round(progress.seconds, 2),
+            "training_bpc": bits(progress.nats / progress.characters),
+            "validation_bpc": bits(nats),
+            "learning_rate": rate,
+            "characters_per_second": round(progress.characters / progress.clock),
+        }
+        tick()
+        worse = 0 if best else progress.worse + 1
+        progress = replace(
+            progress,
+            best=nats if best else progress.best,
+            worse=worse,
+            nats=0.0,
+            characters=0,
+            clock=0.0,
+            finished=progress.step == config.stop or worse == settings.patience,
+        )
+        # In this order: whatever file a kill keeps from being written, the older checkpoint makes it again.
+        if best:
+            told = {**summary, "step": progress.step, "validation_bpc": bits(nats)}
+            ModelFile(model.arrays(), vocabulary, model.config, told, {}).write(run.model_path)
+        metrics = [*metrics, record]
+        run.write_metrics(metrics)
+        save()
+        return Validation(record, best)
+
+    if (checkpoint := run.checkpoint()) is not None:
+        restore(checkpoint)
+        if run.finished(progress):
+            raise ChargenError(f"{run.path} is finished, at step {progress.step:,}")
+        if progress.finished:  # the schedule before this one was
+            progress = replace(progress, finished=False, worse=0)
+    metrics = [record for record in run.metrics() if record["step"] <= progress.step]
+    run.write_metrics(metrics)
+    save()
+
+    try:
+        while not progress.finished:
+            rate = progress.factor * learning_rate(progress.step, config.start, config.stop, settings.learning_rate)
+            window = streams.read(progress.step)
+            state, *result = update(*window, state, tf.constant(progress.step, tf.int64), tf.constant(rate))
+            made = settle()
+            pending = (result[0], result[1])
+            progress = replace(progress, step=progress.step + 1)
+            due = progress.step % interval == 0 or progress.step == config.stop
+            late = time.monotonic() - saved > CHECKPOINT_SECONDS
+            if due or late:
+                made = settle() and made
+            if not made:
+                failed, pending = progress.step, None
+                if progress.recoveries == MOST_RECOVERIES:
+                    raise ChargenError(
+                        f"training diverged for the {MOST_RECOVERIES + 1}th time, at step {failed:,}: the best model "
+                        "so far is intact; train again with a lower --learning-rate or --clip-norm"
+                    )
+                restore(Checkpoint.read(run.checkpoint_path))
+                progress = replace(progress, factor=progress.factor / 2, recoveries=progress.recoveries + 1)
+                save()
+                yield Recovery(failed, progress.step, progress.factor)
+            elif due:
+                yield validate()
+                lap = time.monotonic()  # what the caller does with a validation is not training
+            else:
+                if late:
+                    save()
+                if progress.characters:
+                    average = bits(progress.nats / progress.characters)
+                    yield Step(progress.step, progress.step / streams.windows, average)
+    except GeneratorExit:
+        if settle():
+            save()
+        raise
+    except tf.errors.ResourceExhaustedError:
+        raise ChargenError(
+            "there is not enough memory for a step of this size: train with a smaller --batch-size, --seq-length or "
+            f"--units; {run.path} is as it was at its last checkpoint"
+        ) from None
+
+
+def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[..., tuple[State, tf.Tensor, tf.Tensor]]:
+    """Return the training step as one compiled function.
+
+    It takes x, y (B, T) int32, begins (B,) bool, the state, the step int64 and the rate float32; it updates the
+    weights, and returns the state after the window, the sum of nats over it, and whether the update was made: not if
+    the loss or the gradient is not finite.
+    """
+    shape = (settings.seq_length, model.config.units)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def update(
+        x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, step: tf.Tensor, rate: tf.Tensor
+    ) -> tuple[State, tf.Tensor, tf.Tensor]:
+        weights = model.named_weights()
+        masks = None
+        if settings.dropout:
+            layers = range(model.config.layers)
+            rows = settings.batch_size
+            masks = [dropout_mask(settings.dropout, rows, shape, settings.random_seed, n, step) for n in layers]
+        with tf.GradientTape() as tape:
+            carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
+            logits, state = model(x, carried, masks)
+            nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+            loss = nats / tf.cast(tf.size(x), tf.float32)
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, [w.value for w in weights.values()])]
+        norm = tf.linalg.global_norm(gradients)
+        made = tf.math.is_finite(nats) & tf.math.is_finite(norm)
+        if made:
+            adam.apply(dict(zip(weights, gradients, strict=True)), norm, rate, step + 1)
+        return state, nats, made
+
+    return update  # type: ignore[no-any-return]

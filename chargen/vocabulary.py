@@ -1,0 +1,112 @@
+"""Characters and their ids, and what is done about a character that has none."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from chargen import ChargenError
+
+Ids = npt.NDArray[np.unsignedinteger]
+
+CODE_POINTS = 0x110000
+
+# Characters that people and programs write for one another. An unknown one is replaced by the first known one of
+# its row, so that typed straight quotes find a book's curly ones as well as the other way round.
+LOOKALIKES = ("'‘’‚‛′`", '"“”„‟″«»', "-–—‐‑‒―−", " \u00a0\u2009\u202f\u3000\t\n")
+
+
+def code_points(text: str) -> npt.NDArray[np.uint32]:
+    """Return the text's code points as an array (N,); a text of N characters costs 4·N bytes."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+class Vocabulary:
+    """The characters that a model knows, in code-point order; a character's id is its place among them.
+
+    Raises ChargenError if there are none, or if they are not distinct and in order.
+    """
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        points = code_points(characters).astype(np.int64)
+        if not len(points) or (np.diff(points) <= 0).any():
+            raise ChargenError("a vocabulary is at least one character, each once, in code-point order")
+        self.dtype = np.min_scalar_type(len(points) - 1)  # uint8, uint16 or uint32
+        self._points = points
+        self._ids = {character: i for i, character in enumerate(characters)}
+
+    @classmethod
+    def of(cls, text: str) -> Vocabulary:
+        """Return the vocabulary of every character in ``text``."""
+        seen = np.zeros(CODE_POINTS, bool)
+        seen[code_points(text)] = True
+        return cls("".join(map(chr, np.flatnonzero(seen))))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def __contains__(self, character: str) -> bool:
+        return character in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.characters == other.characters
+
+    def __hash__(self) -> int:
+        return hash(self.characters)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({self.characters!r})"
+
+    def encode(self, text: str) -> Ids:
+        """Return the ids (N,) of ``text`` in the smallest unsigned type that holds them all.
+
+        Raises ChargenError that names the characters that have no id; `repair` replaces or removes those.
+        """
+        table = np.full(CODE_POINTS, len(self), np.uint32)
+        table[self._points] = np.arange(len(self))
+        ids = table[code_points(text)]
+        if (ids == len(self)).any():
+            unknown = Vocabulary.of(text)
+            raise ChargenError(f"not in the vocabulary: {name(c for c in unknown.characters if c not in self)}")
+        return ids.astype(self.dtype)
+
+    def decode(self, ids: npt.ArrayLike) -> str:
+        """Return the text whose ids (N,) these are. Raises IndexError for an id that no character has."""
+        return "".join(map(chr, self._points[np.asarray(ids, np.int64)]))
+
+    def repair(self, text: str) -> tuple[str, str]:
+        """Return ``text`` in characters of this vocabulary, and the characters that had to be left out.
+
+        Canonical composition (NFC) is tried first, then a look-alike (straight or curly quotes, dashes, spaces),
+        then the other letter case. A character that is known is never changed.
+        """
+        repaired, skipped = [], []
+        for character in self._composed(text):
+            known = next((c for c in _candidates(character) if c in self), None)
+            if known is None:
+                skipped.append(character)
+            else:
+                repaired.append(known)
+        return "".join(repaired), "".join(dict.fromkeys(skipped))
+
+    def _composed(self, text: str) -> str:
+        if all(c in self for c in text):
+            return text
+        return unicodedata.normalize("NFC", text)
+
+
+def _candidates(character: str) -> Iterator[str]:
+    yield character
+    for row in LOOKALIKES:
+        if character in row:
+            yield from row
+    yield character.swapcase()
+
+
+def name(characters: Iterator[str] | str) -> str:
+    """Return characters as a person can read them: visible, quoted, with the code point."""
+    return ", ".join(f"{c if c.isprintable() else repr(c)[1:-1]!s} (U+{ord(c):04X})" for c in characters)

@@ -1,0 +1,68 @@
+"""README's promises, by machine: its commands parse, the ones marked for it run, its links and its tour are whole."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from chargen.cli import main
+from tests.conftest import chargen
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+# A fenced block that follows a line `<!-- run -->` is run, line by line, in a folder with book.txt in it.
+BLOCKS = re.findall(r"(<!-- run -->\n)?```sh\n(.*?)```", README, re.S)
+
+
+def chargen_commands():
+    for _, block in BLOCKS:
+        for line in block.splitlines():
+            for part in re.split(r"&&|\|", line.split(" #")[0]):
+                words = shlex.split(part)
+                if words and Path(words[0]).name == "chargen":
+                    yield words[1:]
+
+
+@pytest.mark.parametrize("words", list(chargen_commands()), ids=" ".join)
+def test_every_command_in_the_readme_parses(words, here):
+    for name in ("book.txt", "letters", "runs/book"):
+        if name in words and not (here / name).exists():
+            (here / name).mkdir(parents=True)
+    command = main.commands[words[0]]
+    command.make_context(command.name, words[1:])  # raises click.UsageError for what it can't parse
+
+
+def test_the_commands_marked_for_it_run(here):
+    lines = [line for marked, block in BLOCKS if marked for line in block.splitlines()]
+    assert lines
+    for line in lines:
+        words = shlex.split(line.split(" #")[0])
+        assert words[0] == "chargen"
+        done = chargen(*words[1:], cwd=here)
+        assert done.returncode == 0, (line, done.stderr)
+
+
+def test_every_option_of_the_commands_is_in_the_readme():
+    for command in main.commands.values():
+        for parameter in command.params:
+            for name in parameter.opts if parameter.param_type_name == "option" else []:
+                assert f"`{name}`" in README, name
+
+
+def test_the_tour_names_every_file_and_no_other():
+    tour = README.split("## The tour of the files\n")[1]
+    named = set(re.findall(r"^\| `(\w+)\.py` \|", tour, re.M))
+    assert named == {file.stem for file in (ROOT / "chargen").glob("*.py")}
+
+
+def test_links_in_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_changelog_tells_of_this_version():
+    from chargen import __version__
+
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")

@@ -1,0 +1,110 @@
+"""Real processes: killed, stopped, installed from a wheel."""
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from chargen.modelfile import Checkpoint
+from tests.conftest import SMALL, chargen, command
+
+KILLS = 4
+ROOT = Path(__file__).parents[1]
+
+
+def arrays(run):
+    checkpoint = Checkpoint.read(run / "checkpoint.safetensors")
+    return {name: array.tobytes() for name, array in {**checkpoint.weights, **checkpoint.extra}.items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "book.txt").write_text(text, "utf-8")
+    assert chargen("train", "book.txt", *SMALL, "--steps", "300", cwd=folder).returncode == 0
+    return arrays(folder / "runs" / "book")
+
+
+def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(here, uninterrupted):
+    moments = random.Random(3)
+    arguments = ["train", "book.txt", *SMALL, "--steps", "300"]
+    for _ in range(KILLS):
+        process = subprocess.Popen(command(*arguments), cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.3, 7))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (here / "runs" / "book").exists():
+            arguments = ["train", "--resume", "runs/book"]
+    if process.returncode == -signal.SIGKILL:
+        done = chargen(*arguments, cwd=here)
+        assert done.returncode == 0 or "is finished" in done.stderr, done.stderr
+    assert arrays(here / "runs" / "book") == uninterrupted
+    assert [f.name for f in (here / "runs").iterdir()] == ["book"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_training_after_the_step_and_the_command_it_prints_goes_on(here, uninterrupted, number, code):
+    process = subprocess.Popen(
+        command("train", "book.txt", *SMALL, "--steps", "300"), cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while not (here / "runs" / "book" / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert err == b""
+    (printed,) = re.findall(r"go on with: chargen (.*)", out.decode())
+    done = chargen(*printed.split(), cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert arrays(here / "runs" / "book") == uninterrupted
+
+
+def test_training_into_a_pipe_is_plain_lines_without_noise(here):
+    done = chargen("train", "book.txt", *SMALL, "--steps", "70", cwd=here)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\r" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["text", "model", "training", "run"]
+    assert lines[-1].startswith("done; write with: chargen sample")
+
+
+def test_a_closed_pipe_ends_sampling_quietly(trained):
+    reader = f"{sys.executable} -m chargen sample --model {trained} --length 100000 --random-seed 1 | head -c 50"
+    done = subprocess.run(["sh", "-c", reader], capture_output=True, timeout=60, check=False)
+    assert len(done.stdout) == 50
+    assert done.stderr == b""
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(here):
+    blocked = here / "runs"
+    blocked.write_text("a file, where the folder of runs would be")
+    done = chargen("train", "book.txt", *SMALL, "--steps", "5", cwd=here)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "can't be made" in done.stderr
+
+
+def test_the_wheel_holds_the_package_and_the_book(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    source = tmp_path / "source"
+    # A copy, as a build leaves its traces beside the sources.
+    for file in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split():
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        (source / file).write_bytes((ROOT / file).read_bytes())
+    subprocess.run([*build, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {str(Path("chargen") / m.relative_to(ROOT / "chargen")) for m in (ROOT / "chargen").rglob("*.py")}
+    assert modules <= names
+    assert {"chargen/corpora/book.txt", "chargen/py.typed"} <= names
+    assert not any(name.startswith("tests") for name in names)

@@ -1,0 +1,67 @@
+"""The imports, read from the source: they point one way, and TensorFlow stays where it is named."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chargen
+
+PACKAGE = Path(chargen.__file__).parent
+
+# Lowest first: a module imports only modules that stand before it.
+ORDER = [
+    *("__init__", "bits", "config", "vocabulary", "corpus", "streams"),
+    *("modelfile", "run", "plan", "clone", "sampler", "generate"),
+    *("model", "optimizer", "evaluate", "train", "keras_face"),
+    *("cli", "__main__"),
+]
+TENSORFLOW = {"model", "optimizer", "evaluate", "train", "keras_face"}
+
+
+def imported(module):
+    """The names of the modules that a module imports, at its top or inside its functions; not for types alone."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "chargen":
+            yield from (a.name if (PACKAGE / f"{a.name}.py").exists() else "__init__" for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").removeprefix("chargen.")
+
+
+def test_every_module_has_its_place():
+    assert sorted(ORDER) == sorted(file.stem for file in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_one_way(module):
+    ours = {name for name in imported(module) if name in ORDER}
+    assert ours <= set(ORDER[: ORDER.index(module)])
+
+
+@pytest.mark.parametrize("module", [m for m in ORDER if m not in TENSORFLOW | {"cli", "__main__"}])
+def test_tensorflow_stays_below_its_line(module):
+    outside = {name.split(".")[0] for name in imported(module)}
+    assert not outside & {"tensorflow", "keras"}
+    assert not set(imported(module)) & TENSORFLOW
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["sample", "--seed", "the ", "--length", "5", "--model"]]
+)
+def test_help_and_sample_never_import_tensorflow(arguments, trained):
+    if arguments[-1] == "--model":
+        arguments = [*arguments, str(trained)]
+    program = (
+        "import sys\nfrom chargen.cli import main\nmain(sys.argv[1:], standalone_mode=False)\n"
+        "print(sorted({'tensorflow', 'keras', 'tqdm'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"

@@ -1,0 +1,110 @@
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from chargen import ChargenError
+from chargen.config import ModelConfig
+from chargen.modelfile import Checkpoint, ModelFile, weight_shapes, write_beside
+from chargen.vocabulary import Vocabulary
+
+SHAPE = ModelConfig(layers=2, units=3, embedding=2)
+
+
+@pytest.fixture
+def model():
+    generator = np.random.default_rng(0)
+    weights = {n: generator.normal(size=s).astype(np.float32) for n, s in weight_shapes(4, SHAPE).items()}
+    return ModelFile(weights, Vocabulary("a\n字😀"[1] + "a字😀"), SHAPE, {"step": 7}, {})
+
+
+def test_a_model_comes_back_as_it_was(model, tmp_path):
+    model.write(tmp_path / "m")
+    back = ModelFile.read(tmp_path / "m")
+    assert (back.vocabulary, back.config, back.summary, back.extra) == (model.vocabulary, SHAPE, {"step": 7}, {})
+    assert all((back.weights[name] == model.weights[name]).all() for name in model.weights)
+
+
+def test_equal_models_are_equal_files(model, tmp_path):
+    model.write(tmp_path / "a")
+    model.write(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_checkpoint_opens_as_the_model_in_it(model, tmp_path):
+    extra = {"state/lstm_0/h": np.ones((2, 3), np.float32)}
+    Checkpoint(model.weights, model.vocabulary, SHAPE, {}, extra).write(tmp_path / "c")
+    back = ModelFile.read(tmp_path / "c")
+    assert set(back.weights) == set(model.weights)
+    assert (back.extra["state/lstm_0/h"] == 1).all()
+
+
+def test_a_file_cut_short_anywhere_is_refused(model, tmp_path):
+    model.write(tmp_path / "m")
+    data = (tmp_path / "m").read_bytes()
+    for length in [0, 1, 7, 8, 9, 100, len(data) // 2, len(data) - 1]:
+        (tmp_path / "cut").write_bytes(data[:length])
+        with pytest.raises(ChargenError, match="cut short, or not a file of chargen's"):
+            ModelFile.read(tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    "data", [b"some text that is no model", save({"a": np.zeros(2)}), save({"a": np.zeros(2)}, {"chargen": "[1]"})]
+)
+def test_a_file_of_another_kind_is_refused(data, tmp_path):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(ChargenError, match="not a file of chargen's"):
+        ModelFile.read(tmp_path / "x")
+
+
+def changed(path, change):
+    """Change the header of a file as an editor would."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    inner = json.loads(header["__metadata__"]["chargen"])
+    change(inner)
+    header["__metadata__"]["chargen"] = json.dumps(inner)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h.update(format=2), "format 2, this chargen reads format 1"),
+        (lambda h: h["model"].update(units=4), "damaged"),
+        (lambda h: h["model"].update(units="3"), "units"),
+        (lambda h: h.update(vocabulary="ab"), "damaged"),
+        (lambda h: h.update(vocabulary="ba"), "code-point order"),
+        (lambda h: h.pop("model"), "damaged"),
+        (lambda h: h.pop("vocabulary"), "damaged"),
+        (lambda h: h.pop("summary"), "damaged"),
+        (lambda h: h["model"].update(layers=3), "damaged"),
+    ],
+)
+def test_another_version_and_a_damaged_header_are_refused(model, tmp_path, change, message):
+    model.write(tmp_path / "m")
+    changed(tmp_path / "m", change)
+    with pytest.raises(ChargenError, match=message):
+        ModelFile.read(tmp_path / "m")
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(ChargenError, match="No such file"):
+        ModelFile.read(tmp_path / "none")
+    with pytest.raises(ChargenError, match="Is a directory"):
+        ModelFile.read(tmp_path)
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
+    write_beside(tmp_path / "f", b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ChargenError, match=r"f can't be written: No space left on device"):
+        write_beside(tmp_path / "f", b"new")
+    assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("f", b"old")]

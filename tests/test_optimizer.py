@@ -1,0 +1,38 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from chargen.optimizer import Adam, learning_rate
+
+
+def test_the_rate_warms_up_peaks_and_falls_to_a_hundredth():
+    rates = [learning_rate(step, 0, 1000, 1.0) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 50)
+    assert max(rates) == rates[49] == 1
+    assert rates[-1] == pytest.approx(0.01)
+    assert all(a > b for a, b in itertools.pairwise(rates[49:]))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 20, 21])
+def test_even_the_shortest_schedule_has_a_rate_above_nothing(steps):
+    assert all(0 < learning_rate(step, 0, steps, 0.5) <= 0.5 for step in range(steps))
+
+
+def test_a_later_schedule_is_the_same_one_later():
+    assert [learning_rate(s, 0, 90, 1.0) for s in range(90)] == [learning_rate(s, 70, 160, 1.0) for s in range(70, 160)]
+
+
+def test_adam_with_clipping_is_the_adam_of_keras():
+    values = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
+    ours, theirs = keras.Variable(values), keras.Variable(values)
+    adam = Adam({"w": ours}, clip_norm=1.0)
+    reference = keras.optimizers.Adam(0.01, epsilon=1e-8, global_clipnorm=1.0)
+    for update in range(1, 6):
+        gradient = tf.constant(values * update)
+        adam.apply({"w": gradient}, tf.norm(gradient), tf.constant(0.01), tf.constant(update))
+        reference.apply([gradient], [theirs])
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert not np.allclose(ours, values, atol=1e-3)
