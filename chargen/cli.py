@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Config)
 RESUMABLE = {"resume", "files", "epochs", "steps", "patience"}  # what --resume can be given beside it
-TASTE = 120  # characters written at each validation
+TASTE = 96  # characters written at each validation
 
 
 class Command(click.Command):
@@ -181,8 +181,8 @@ def show_plan(run: Run, corpus: Corpus, streams: Streams) -> None:
         f"the last {held_out:,} are for validation\n"
         f"model     {model.layers} x {model.units} LSTM, {parameters:,} parameters\n"
         f"training  {training.batch_size} streams x {training.seq_length} characters, "
-        f"{streams.windows:,} steps an epoch, steps {run.config.start:,} to {run.config.stop:,}; "
-        f"the last {streams.dropped:,} characters fill no window\n"
+        f"{streams.windows:,} steps an epoch, {run.config.stop - run.config.start:,} steps; "
+        f"the last {streams.dropped:,} characters are not read\n"
         f"run       {run.path}"
     )
 
