@@ -17,8 +17,22 @@ vocabulary, E embedding width, H units of an LSTM layer, L LSTM layers, N charac
 Losses are nats per character inside, bits per character (bpc) wherever a person reads them.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chargen.clone import Clone as Clone
+
 __version__ = "0.1.0"
 
 
 class ChargenError(Exception):
     """What a person can put right: the message is one line that says what is wrong, where, and what to do."""
+
+
+def __getattr__(name: str) -> object:
+    """Let ``from chargen import Clone`` work without making ``import chargen`` slow."""
+    if name == "Clone":
+        from chargen.clone import Clone
+
+        return Clone
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import errno
+import io
+import json
 import os
+import re
 import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,11 +26,17 @@ import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, __version__
-from chargen.config import Config, ModelConfig, SampleConfig, TrainConfig
+from chargen.bits import bits
+from chargen.config import Config, ModelConfig, SampleConfig, TrainConfig, blas_threads
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
+
+    from chargen.clone import Clone
     from chargen.corpus import Corpus
+    from chargen.generate import Piece
     from chargen.model import CharLM
+    from chargen.originality import Originality
     from chargen.run import Run
     from chargen.streams import Streams
     from chargen.train import Validation
@@ -34,6 +45,8 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Config)
 RESUMABLE = {"resume", "files", "epochs", "steps", "patience"}  # what --resume can be given beside it
 TASTE = 96  # characters written at each validation
+INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
+BOOK_SEED = 100  # characters of a seed from the book
 
 
 class Command(click.Command):
@@ -42,9 +55,20 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a ChargenError ends it with exit code 1."""
         try:
-            return super().invoke(ctx)
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="replace")  # where the terminal has no such character
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except ChargenError as error:
             raise click.ClickException(" ".join(str(error).split())) from None
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(128 + signal.SIGINT)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # who read has read enough: click ends quietly
+            raise click.ClickException(f"what was written can't be: {error.strerror}") from None
+        return result
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, a line each."""
@@ -53,7 +77,18 @@ class Command(click.Command):
                 formatter.write(f"  {line.strip()}\n")
 
 
-class Encoding(click.ParamType[str]):
+class Finite(click.FloatRange):
+    """A number within a range, which infinity and nan are not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; refuse what is none, or out of range."""
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+class Encoding(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
     """The name of a text encoding that Python knows."""
 
     name = "name"
@@ -62,8 +97,8 @@ class Encoding(click.ParamType[str]):
         """Return the encoding's usual name; refuse what is none."""
         try:
             "text".encode(value)
-            return codecs.lookup(value).name
-        except LookupError:
+            return codecs.lookup(value).name.removesuffix("-sig")  # a mark is removed in any case
+        except (LookupError, UnicodeError):
             self.fail(f"{value!r} is not a text encoding: try utf-8, cp1252, latin-1 or utf-16", param, ctx)
 
 
@@ -78,8 +113,10 @@ def options(config: type[Config]) -> Callable[[Callable[..., Any]], Callable[...
             value_type: Any = Encoding() if f.name == "encoding" else click.STRING
             if kind is int:
                 value_type = click.IntRange(low, high)
+            elif f.metadata["choices"]:
+                value_type = click.Choice(f.metadata["choices"])
             elif kind is float:
-                value_type = click.FloatRange(low, high, min_open=exclusive, max_open=exclusive and high is not None)
+                value_type = Finite(low, high, min_open=exclusive, max_open=exclusive and high is not None)
             command = click.option(
                 f"--{f.name.replace('_', '-')}",
                 type=value_type,
@@ -142,29 +179,40 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
     from chargen.run import Run, newest
     from chargen.streams import Streams
 
-    with Stop() as stop:
-        training = configured(TrainConfig, values)
-        if resume is None:
-            text = corpus.read(files, training.encoding)
-            config = plan.plan(text, configured(ModelConfig, values), training, asked)
-        else:
-            opened = Run(Path(resume) if resume else newest())
-            text = opened.corpus(files)
-            config = replace(plan.resume(opened, text, training, asked), files=text.files)
+    training = configured(TrainConfig, values)
+    if resume is None:
+        text = corpus.read(files, training.encoding)
+        config = plan.plan(text, configured(ModelConfig, values), training, asked)
+    else:
+        opened = Run(Path(resume) if resume else newest())
+        text = opened.corpus(files)
+        config = plan.resume(opened, text, training, asked)
+        if files and corpus.STANDARD_INPUT not in files:
+            config = replace(config, files=text.files)
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
         ids, validation = text.split(config.train.validation)
         streams = Streams(ids, config.train.batch_size, config.train.seq_length)
+        with quiet():
+            from chargen.model import CharLM
+
+            model = CharLM(len(text.vocabulary), config.model, config.train.random_seed)
         if resume is None:
             opened = Run.create(run, config, text)
-        else:
+        stack.enter_context(opened.lock())
+        if resume is not None:
             opened.reconfigure(config)
-        if resume is None and config.train != training:
+        elif config.train != training:
             click.echo(f"the sizes suit a text of {len(text.ids):,} characters, of which larger ones would waste much")
         show_plan(opened, text, streams)
-        show_training(opened, text, streams, validation, stop)
+        finished = show_training(model, opened, text, streams, validation, stop)
+    path = quote(str(opened.path))
+    if finished:
+        click.echo(f'done; write with: chargen sample --model {path} --seed "The"')
+    else:
+        click.echo(f"stopped; go on with: chargen train --resume {path}")
     if stop.signal:
-        click.echo(f"stopped; go on with: chargen train --resume {opened.path}")
         ctx.exit(128 + stop.signal)
-    click.echo(f'done; write with: chargen sample --model {opened.path} --seed "The"')
 
 
 def show_plan(run: Run, corpus: Corpus, streams: Streams) -> None:
@@ -187,15 +235,16 @@ def show_plan(run: Run, corpus: Corpus, streams: Streams) -> None:
     )
 
 
-def show_training(run: Run, corpus: Corpus, streams: Streams, validation: Ids, stop: Stop) -> None:
-    """Train until the run is finished or is told to stop; show a progress bar, a table and what the model writes."""
+def show_training(model: CharLM, run: Run, corpus: Corpus, streams: Streams, validation: Ids, stop: Stop) -> bool:
+    """Train until the run is finished or is told to stop; show a progress bar, a table and what the model writes.
+
+    Returns whether the run is finished.
+    """
     from tqdm import tqdm
 
-    with quiet():
-        from chargen.model import CharLM
-        from chargen.train import Recovery, Step, Validation, train
+    from chargen.run import Progress
+    from chargen.train import Recovery, Step, Validation, train
 
-        model = CharLM(len(corpus.vocabulary), run.config.model, run.config.train.random_seed)
     window = streams.batch_size * streams.seq_length
     before = corpus.vocabulary.decode(validation[:TASTE])
     titled = False
@@ -229,6 +278,8 @@ def show_training(run: Run, corpus: Corpus, streams: Streams, validation: Ids, s
             sys.stdout.flush()
             if stop.signal:
                 break
+    checkpoint = run.checkpoint()
+    return checkpoint is not None and run.finished(Progress.of(checkpoint))
 
 
 TITLES = "    step   epoch    time   training bpc   validation bpc       rate   characters/s"
@@ -248,10 +299,10 @@ def table_line(validation: Validation) -> str:
 def taste(model: CharLM, vocabulary: Vocabulary, before: str, random_seed: int) -> str:
     """Return a line of what the model, having read the text ``before``, goes on with now."""
     from chargen.clone import Clone
-    from chargen.generate import generate
 
     clone = Clone(model.arrays(), vocabulary)
-    return " ".join("".join(generate(clone, before, TASTE, SampleConfig().temperature, random_seed)).split())
+    clone.feed(before)
+    return " ".join("".join(clone.generate(TASTE, random_seed=random_seed)).split())
 
 
 @main.command(
@@ -259,41 +310,367 @@ def taste(model: CharLM, vocabulary: Vocabulary, before: str, random_seed: int) 
     epilog="""
     chargen sample --seed "The"
     chargen sample --model runs/book --length 5000 --temperature 0.5 > text.txt
-    chargen sample --seed "Once" --temperature 0
+    chargen sample --seed "Once" --count 8 --stop "." --json
+    chargen sample --seed-from-book --color --originality
+    chargen sample --pattern words.txt --temperature 0
+    chargen sample --save-state one.state > 1.txt && chargen sample --load-state one.state > 2.txt
+    chargen sample --interactive
     """,
 )
 @click.option(
     "--model", type=click.Path(exists=True, path_type=Path), help="A run or a model file. [default: the newest run]"
 )
-@click.option("--seed", default="", help="The text to continue.")
+@click.option("--seed", help="The text to continue.")
+@click.option(
+    "--seed-file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help="A file with the text to continue; - is standard input.",
+)
+@click.option("--seed-from-book", is_flag=True, help="Continue the book from a random place in it.")
 @options(SampleConfig)
-def sample(model: Path | None, seed: str, **values: Any) -> None:
-    """Write text: the seed, and what the model makes of it."""
+@click.option("--stop", "stops", multiple=True, help="End before this text; can be given several times.")
+@click.option("--until-newline", is_flag=True, help="End before the line does.")
+@click.option(
+    "--pattern",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help="A file with a line for each slot: alternatives, tabs between.",
+)
+@click.option("--separator", default=" ", show_default=True, help="Text between the slots of a pattern.")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Samples to draw, as one batch.")
+@click.option("--no-seed", is_flag=True, help="Leave the seed out of what is written.")
+@click.option("--color", is_flag=True, help="Shade each character by its surprisal.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each sample, a line each.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write into this new file.")
+@click.option("--originality", is_flag=True, help="Tell what of the text stands in the book.")
+@click.option("--save-state", type=click.Path(path_type=Path, dir_okay=False), help="Save the state when it ends.")
+@click.option(
+    "--load-state", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Go on from a saved state."
+)
+@click.option("--interactive", is_flag=True, help="Write in turns with the model.")
+@click.pass_context
+def sample(
+    ctx: click.Context,
+    /,
+    model: Path | None,
+    stops: tuple[str, ...],
+    until_newline: bool,
+    pattern: str | None,
+    separator: str,
+    count: int,
+    load_state: Path | None,
+    save_state: Path | None,
+    interactive: bool,
+    **values: Any,
+) -> None:
+    """Write text: the seed, and what the model makes of it.
+
+    What may be drawn is narrowed in this order: --allow and --forbid, --temperature, --top-k, --top-p, --min-p.
+    """
+    asked = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+    refuse_together(asked)
+    for name in ("allow", "forbid"):
+        try:
+            re.compile(values[name] or "")
+        except re.error as error:
+            raise click.UsageError(f"--{name} is not a regular expression: {error}") from None
+    if "" in stops:
+        raise click.UsageError("--stop is empty: give the text before which to end")
+    blas_threads(count)
     from chargen.clone import Clone
     from chargen.generate import generate
-    from chargen.vocabulary import name
+    from chargen.sampler import filters, generators
 
     config = configured(SampleConfig, values)
+    if (output := values["output"]) is not None and output.exists():
+        raise ChargenError(f"{output} exists and is left as it is: name a new file")
     clone = Clone.open(model)
-    read, skipped = clone.vocabulary.repair(seed)
+    random_seed = secrets.randbits(32) if config.random_seed is None else config.random_seed
+    drawing = generators(random_seed, count)
+    if load_state is not None:
+        loaded = clone.load_state(load_state)
+        drawing = [loaded] if loaded is not None else drawing
+    seed = read_seed(clone.vocabulary, model, random_seed, values)
+    if interactive:
+        if "length" not in asked:
+            config = replace(config, length=INTERACTIVE_LENGTH)
+        converse(clone, seed, config, drawing[0])
+        return
+    if config.random_seed is None and config.temperature and load_state is None:
+        click.echo(f"random seed: {random_seed}", err=True)
+    if seed:
+        clone.feed(seed)
+    drawn: Iterator[Piece]
+    if pattern is not None:
+        from chargen.corpus import decode
+        from chargen.pattern import fill, parse
+
+        slots = parse(decode(read_file(pattern), pattern), pattern)
+        # The scores are probabilities of the model; only a temperature that was asked for changes them.
+        degree = config.temperature if "temperature" in asked else 1.0
+        drawn = (
+            piece
+            for index, generator in enumerate(drawing)
+            for piece in fill(clone if count == 1 else clone.repeat(1), slots, separator, degree, generator, index)
+        )
+    else:
+        clone = clone if count == 1 else opened_rows(clone, count)
+        ends = (*stops, "\n") if until_newline else stops
+        drawn = generate(
+            clone, config.length, filters(config, clone.vocabulary), drawing if config.temperature else None, ends
+        )
+    settings = {**config.to_json(), "stop": list(stops), "until_newline": until_newline, "count": count}
+    show_samples(drawn, seed, model, random_seed if load_state is None else None, settings, values)
+    if save_state is not None:
+        clone.save_state(save_state, drawing[0])
+
+
+def refuse_together(asked: set[str]) -> None:
+    """Refuse options that exclude each other."""
+
+    def names(options: Collection[str]) -> str:
+        return ", ".join(f"--{'json' if n == 'as_json' else n.rstrip('s').replace('_', '-')}" for n in sorted(options))
+
+    for first, others in EXCLUDING.items():
+        if first in asked and (both := asked & others):
+            raise click.UsageError(f"{names({first})} does not go with {names(both)}")
+
+
+EXCLUDING = {
+    "seed": {"seed_file", "seed_from_book"},
+    "seed_file": {"seed_from_book"},
+    "pattern": {"length", "allow", "forbid", "top_k", "top_p", "min_p", "stops", "until_newline"},
+    "load_state": {"random_seed", "count"},
+    "save_state": {"count"},
+    "as_json": {"color", "no_seed"},
+    "interactive": {"pattern", "count", "as_json", "output", "stops", "until_newline", "originality", "save_state"},
+}
+
+
+def opened_rows(clone: Clone, count: int) -> Clone:
+    """Return so many rows of what the clone has read; if it is nothing, of how a text starts."""
+    from chargen.generate import opening
+
+    if clone.is_fresh:
+        clone.feed(opening(clone.vocabulary))
+    return clone.repeat(count)
+
+
+def read_seed(vocabulary: Vocabulary, model: Path | None, random_seed: int, values: dict[str, Any]) -> str:
+    """Return the seed that was asked for, in the vocabulary's characters; warn of those that are left out."""
+    from chargen.vocabulary import name
+
+    if values["seed_file"] is not None:
+        from chargen.corpus import decode
+
+        data = read_file(values["seed_file"])
+        seed = decode(data, values["seed_file"]) if data else ""
+    elif values["seed_from_book"]:
+        from chargen.originality import random_place
+
+        corpus = run_of(model).corpus()
+        place = random_place(len(corpus.ids), BOOK_SEED, random_seed)
+        seed = vocabulary.decode(corpus.ids[place : place + BOOK_SEED])
+    else:
+        seed = values["seed"] or ""
+    read, skipped = vocabulary.repair(seed)
     if skipped:
-        warning = f"the model has never seen {name(skipped)}: left out of the seed"
         if not read:
-            raise ChargenError(
-                f"the model has never seen {name(skipped)}, and nothing else is in the seed: try another"
+            raise ChargenError(f"the model has never seen {name(skipped)}, which is all there is in the seed")
+        click.echo(f"Warning: the model has never seen {name(skipped)}: left out of the seed", err=True)
+    return read
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of a file, or of standard input for ``-``."""
+    with click.open_file(path, "rb") as file:
+        return bytes(file.read())
+
+
+def run_of(model: Path | None) -> Run:
+    """Return the run that a model is of. Raises ChargenError for a model file by itself."""
+    from chargen.run import Run, newest
+
+    path = model or newest()
+    return Run(path if path.is_dir() else path.parent)
+
+
+def show_samples(
+    drawn: Iterator[Piece],
+    seed: str,
+    model: Path | None,
+    random_seed: int | None,
+    settings: dict[str, Any],
+    values: dict[str, Any],
+) -> None:
+    """Write the samples, the first as it is drawn, in the form that was asked for; then what is to be told of them."""
+    from chargen.terminal import Clusters, shade
+
+    count, out = settings["count"], io.StringIO() if values["output"] else sys.stdout
+    shown_seed = "" if values["no_seed"] else seed
+    parts: list[list[Piece]] = [[] for _ in range(count)]
+    clusters, current = Clusters(), 0
+
+    def put(text: str, nats: Sequence[float]) -> None:
+        for cluster, cost in clusters.add(text, nats) if text else clusters.release():
+            out.write(shade(cluster, cost) if values["color"] else cluster)
+        out.flush()
+
+    def begin(index: int) -> None:
+        if count > 1:
+            out.write(f"--- {index + 1} of {count} ---\n")
+        put(shown_seed, [0.0] * len(shown_seed))
+
+    if not values["as_json"]:
+        begin(0)
+    for piece in drawn:
+        parts[piece.sample].append(piece)
+        if not values["as_json"] and piece.sample == current:
+            put(piece.text, piece.nats)
+        while current < count and parts[current] and parts[current][-1].stopped_by is not None:
+            if values["as_json"]:
+                record = told(parts[current], seed, random_seed, settings)
+                if values["originality"]:
+                    record["originality"] = original(record["text"], model)._asdict()
+                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+            else:
+                put("", ())
+            current += 1
+            if not values["as_json"] and current < count:
+                out.write("\n")
+                begin(current)
+                for earlier in parts[current]:
+                    put(earlier.text, earlier.nats)
+    if isinstance(out, io.StringIO):
+        from chargen.modelfile import write_beside
+
+        write_beside(values["output"], out.getvalue().encode("utf-8", "replace"))
+    elif out.isatty() or (count > 1 and not values["as_json"]):
+        out.write("\n")
+    if values["originality"] and not values["as_json"]:
+        for index, pieces in enumerate(parts):
+            label = f"{index + 1} of {count}: " if count > 1 else ""
+            click.echo(label + tell_originality("".join(p.text for p in pieces), model), err=True)
+
+
+def told(pieces: list[Piece], seed: str, random_seed: int | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a sample as a JSON object; the logarithms are natural, the probabilities the model's own, unfiltered."""
+    nats = [cost for piece in pieces for cost in piece.nats]
+    return {
+        "seed": seed,
+        "text": "".join(piece.text for piece in pieces),
+        "log_probabilities": [round(-cost, 6) for cost in nats],
+        "bits_per_character": bits(sum(nats) / len(nats)) if nats else None,
+        "random_seed": random_seed,
+        "index": pieces[0].sample,
+        "stopped_by": pieces[-1].stopped_by,
+        "settings": settings,
+    }
+
+
+def original(text: str, model: Path | None) -> Originality:
+    """Compare a text with the book of the run that a model is of."""
+    from chargen.originality import compare, index
+
+    run = run_of(model)
+    corpus = run.corpus()
+    return compare(corpus.vocabulary.encode(text), corpus.ids, index(corpus, run.path / "originality.safetensors"))
+
+
+def tell_originality(text: str, model: Path | None) -> str:
+    """Say in two lines what of a text stands in the book."""
+    found = original(text, model)
+    copied = text[found.start : found.start + found.longest]
+    characters = run_of(model).config.characters
+    shares = ", ".join(f"{n}: {'-' if share is None else f'{share:.1%}'}" for n, share in found.shares.items())
+    return (
+        f"longest stretch that stands in the book: {found.longest} characters, at character {found.place:,} of "
+        f"{characters:,}: {copied[:60]!r}{'...' if len(copied) > 60 else ''}\n"
+        f"sequences that stand in the book, by their length: {shares}"
+    )
+
+
+def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator) -> None:
+    """Read lines and show what the model writes, until the input ends."""
+    with suppress(ImportError):  # not on Windows; there the console itself edits lines
+        import readline  # noqa: F401  - gives input() line editing and history
+    from chargen.interactive import Conversation
+    from chargen.terminal import Clusters
+
+    if seed:
+        clone.feed(seed)
+    conversation = Conversation(clone, config, generator)
+    click.echo("Write a line, and the model goes on; /help tells more.")
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            click.echo()
+            return
+        except KeyboardInterrupt:
+            click.echo()
+            continue
+        if line.strip() == "/quit":
+            return
+        clusters = Clusters()
+        try:
+            with Stop() as stop:
+                for said in conversation.answer(line):
+                    if isinstance(said, str):
+                        click.echo(said)
+                        continue
+                    click.echo("".join(c for c, _ in clusters.add(said.text, said.nats)), nl=False)
+                    if said.stopped_by is not None or stop.signal:
+                        click.echo("".join(c for c, _ in clusters.release()))
+                    if stop.signal:
+                        break
+        except ChargenError as error:
+            click.echo(str(error), err=True)
+
+
+@main.group()
+def bench() -> None:
+    """Measure chargen beside what would be used instead, in one interleaved run."""
+
+
+@bench.command(
+    "sample",
+    cls=Command,
+    epilog="""
+    chargen bench sample
+    chargen bench sample --model runs/book --json
+    """,
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run or a model file. [default: an untrained model of 2 x 512]",
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; the best one counts.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
+    """Measure characters per second at several counts, the first character's latency, and stock Keras's loops."""
+    from chargen.bench import first_character_seconds, interleaved, sample_sides, untrained
+    from chargen.run import find_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(find_model(model) if model else untrained(Path(folder) / "model.safetensors"))
+        figures = interleaved(sample_sides(path), rounds)
+        latency = first_character_seconds(path)
+    one = figures["chargen, count 1"]["per_second"]
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "characters_per_second": {name: figure["per_second"] for name, figure in figures.items()},
+                    "first_character_seconds": latency,
+                    "bytes_per_character": figures["reading the weights"]["bytes"],
+                }
             )
-        click.echo(f"Warning: {warning}", err=True)
-    random_seed = config.random_seed
-    if random_seed is None:
-        random_seed = secrets.randbelow(2**32)
-        if config.temperature:
-            click.echo(f"random seed: {random_seed}", err=True)
-    sys.stdout.write(read)
-    for character in generate(clone, read, config.length, config.temperature, random_seed):
-        sys.stdout.write(character)
-        sys.stdout.flush()
-    if sys.stdout.isatty():
-        sys.stdout.write("\n")
+        )
+        return
+    click.echo(f"first character after {latency:.2f} s\n\n{'':24}characters/s   chargen is")
+    for name, figure in figures.items():
+        click.echo(f"{name:24}{figure['per_second']:12,.0f}   {one / figure['per_second']:9.2f} x")
 
 
 class Stop:

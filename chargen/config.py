@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Self, get_args, get_type_hints
@@ -11,15 +12,21 @@ from chargen import ChargenError
 
 
 def option(
-    default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None, exclusive: bool = False
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    exclusive: bool = False,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """Declare a field that is also a command-line option.
 
-    ``minimum`` and ``maximum`` are the ends of its range; ``exclusive`` leaves both ends out of it.
+    ``minimum`` and ``maximum`` are the ends of its range; ``exclusive`` leaves both ends out of it. ``choices``, if
+    there are any, are the only values.
     """
-    return field(
-        default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum, "exclusive": exclusive}
-    )
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "exclusive": exclusive, "choices": choices}
+    return field(default=default, metadata=metadata)
 
 
 class Config:
@@ -54,17 +61,19 @@ class Config:
                 value = float(value)
             if type(value) is not kind and not (optional and value is None):
                 raise ChargenError(f"the configuration's {f.name} is {value!r}, which is not of type {kind.__name__}")
-            if isinstance(value, int | float) and not _within(value, **f.metadata):
+            if value is not None and not _within(value, **f.metadata):
                 raise ChargenError(f"the configuration's {f.name} is {value!r}, which is out of range")
             known[f.name] = value
         return cls(**known)
 
 
 def _within(
-    value: float, *, minimum: float | None = None, maximum: float | None = None, exclusive: bool = False, help: str = ""
+    value: Any, *, minimum: float | None, maximum: float | None, exclusive: bool, choices: tuple[str, ...], help: str
 ) -> bool:
+    if isinstance(value, str):
+        return not choices or value in choices
     low, high = (float("-inf") if minimum is None else minimum), (float("inf") if maximum is None else maximum)
-    return low < value < high if exclusive else low <= value <= high
+    return bool(low < value < high if exclusive else low <= value <= high)
 
 
 @dataclass(frozen=True)
@@ -83,16 +92,18 @@ class TrainConfig(Config):
     batch_size: int = option(16, "Streams: places of the text that are read side by side.", minimum=1)
     seq_length: int = option(64, "Characters in a window, through which the gradient flows back.", minimum=1)
     epochs: float | None = option(
-        None, "Passes over the training text; 10 unless --steps is given.", minimum=0, exclusive=True
+        None, "Passes over the training text; 10 unless --steps is given.", minimum=0, maximum=1e6, exclusive=True
     )
-    steps: int | None = option(None, "Updates of the weights, in place of --epochs.", minimum=1)
+    steps: int | None = option(None, "Updates of the weights, in place of --epochs.", minimum=1, maximum=10**12)
     learning_rate: float = option(
-        0.004, "Adam's highest rate: reached after a warm-up, left by a cosine.", minimum=0, exclusive=True
+        0.004, "Adam's highest rate: reached after a warm-up, left by a cosine.", minimum=0, maximum=10, exclusive=True
     )
     dropout: float = option(
         0.1, "Share of each layer's outputs that is blanked at random in training.", minimum=0, maximum=0.95
     )
-    clip_norm: float = option(1.0, "Longest gradient: a longer one is shortened to it.", minimum=0, exclusive=True)
+    clip_norm: float = option(
+        1.0, "Longest gradient: a longer one is shortened to it.", minimum=0, maximum=1e6, exclusive=True
+    )
     validation: float = option(
         0.1, "Share of the text, at its end, that is kept for validation.", minimum=0, maximum=1, exclusive=True
     )
@@ -101,6 +112,26 @@ class TrainConfig(Config):
         0, "The random generator's number: of first weights and dropout.", minimum=0, maximum=2**63 - 1
     )
     encoding: str = option("utf-8", "Encoding of the text files.")
+    precision: str = option(
+        "auto",
+        "Numbers of the matrix products; auto takes the faster that the processor has.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    threads: int | None = option(None, "Processor cores to use; all, if not given.", minimum=1)
+
+
+@dataclass(frozen=True)
+class Execution(Config):
+    """How a model is computed: chosen once, when a run begins, and kept, as it decides the last bits of every number.
+
+    `unroll.choose` makes it.
+    """
+
+    unroll: str = option("keras", "What computes the LSTM layers.", choices=("keras", "loop", "steps"))
+    precision: str = option("float32", "Numbers of the matrix products.", choices=("float32", "bfloat16"))
+    chains: int = option(1, "Parts of the batch that are computed side by side.", minimum=1)
+    intra_op: int = option(0, "TensorFlow's threads within an operation; 0 leaves it to TensorFlow.", minimum=0)
+    inter_op: int = option(0, "TensorFlow's threads for operations side by side; 0 likewise.", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -108,9 +139,26 @@ class SampleConfig(Config):
     """How text is drawn from a model."""
 
     length: int = option(1000, "Characters to write after the seed.", minimum=0)
+    allow: str | None = option(None, "Regular expression of the characters that may be drawn, such as '[a-z ]'.")
+    forbid: str | None = option(None, "Regular expression of the characters that may not.")
     temperature: float = option(
         0.7, "Below 1 the likely becomes likelier; 0 always takes the likeliest.", minimum=0, maximum=100
+    )
+    top_k: int | None = option(None, "Draw from the so many likeliest characters only.", minimum=1)
+    top_p: float | None = option(
+        None, "Draw from the likeliest that together have this probability.", minimum=0, maximum=1
+    )
+    min_p: float | None = option(
+        None, "Draw from those at least so many times as probable as the likeliest.", minimum=0, maximum=1
     )
     random_seed: int | None = option(
         None, "The random generator's number: the same number draws the same text.", minimum=0, maximum=2**63 - 1
     )
+
+
+def blas_threads(count: int) -> None:
+    """Let a batch of so many rows be computed by as many threads as pay; has to come before NumPy is imported.
+
+    One row's products are bound by the memory, which one core exhausts: a second one costs more than it brings.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1" if count < 8 else str(os.cpu_count() or 1))

@@ -18,6 +18,12 @@ from chargen import ChargenError
 from chargen.vocabulary import Ids, Vocabulary
 
 STANDARD_INPUT = "-"
+MARKS = (  # the longer first, as one begins with the other
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 BUNDLED = "book.txt"
 
 
@@ -46,7 +52,7 @@ class Corpus:
         kept = max(2, round(len(self.ids) * validation))
         if len(self.ids) - kept < 2:
             raise ChargenError(
-                f"the text has {len(self.ids):,} characters, which leaves fewer than 2 for training: "
+                f"the text is too short, {len(self.ids):,} characters, which leaves fewer than 2 for training: "
                 "give a longer text, or a smaller --validation"
             )
         return self.ids[:-kept], self.ids[-kept:]
@@ -83,15 +89,21 @@ def decode(data: bytes, source: str, encoding: str = "utf-8") -> str:
     """Return the normalised text of a file's bytes. Raises ChargenError that names ``source`` where there is none."""
     if not data:
         raise ChargenError(f"{source} is empty: give a file with text in it")
-    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and not _has_wide_nul(encoding):
-        raise ChargenError(f"{source} begins like UTF-16 text: read it with --encoding utf-16")
+    if not _has_wide_nul(encoding):
+        for mark, wide in MARKS:
+            if data.startswith(mark):
+                raise ChargenError(f"{source} begins like {wide} text: read it with --encoding {wide}")
     if not _has_wide_nul(encoding) and (nul := data.find(b"\0")) >= 0:
         raise ChargenError(f"{source} is a binary file (a NUL byte at offset {nul}): give a text file")
     try:
         text = data.decode(encoding)
-    except UnicodeDecodeError as error:
+        text.encode("utf-8")  # which lone surrogates, that some encodings let through, can't be
+    except UnicodeError as error:
+        where = "it"
+        if isinstance(error, UnicodeDecodeError):
+            where = f"byte 0x{data[error.start]:02x} at offset {error.start}"
         raise ChargenError(
-            f"{source} is not {encoding}: byte 0x{data[error.start]:02x} at offset {error.start} is out of place; "
+            f"{source} is not {encoding}: {where} is out of place; "
             "name its encoding with --encoding, such as --encoding cp1252"
         ) from None
     if "\0" in text:
@@ -111,6 +123,8 @@ def _texts(path: str, encoding: str, *, bundled: bool, notes: list[str]) -> Iter
         if bundled:
             yield decode(resources.files("chargen.corpora").joinpath(BUNDLED).read_bytes(), BUNDLED)
         elif path == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise ChargenError("standard input is closed: name a file")
             yield decode(sys.stdin.buffer.read(), "standard input", encoding)
         elif Path(path).is_dir():
             yield from _folder(Path(path), encoding, notes)
@@ -122,10 +136,15 @@ def _texts(path: str, encoding: str, *, bundled: bool, notes: list[str]) -> Iter
 
 def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[str]:
     found = False
-    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
-        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    # A folder of texts is often where runs are made; what they hold is no text, and changes.
+    runs = {file.parent for file in files if file.name == "config.json" and b'"sha256"' in file.read_bytes()}
+    for file in files:
+        if any(part.startswith(".") for part in file.relative_to(folder).parts) or runs & {*file.parents}:
             continue
         data = file.read_bytes()
+        if data in (b"", codecs.BOM_UTF8):
+            data = b""
         if not data or (b"\0" in data and not _has_wide_nul(encoding)):
             notes.append(f"{file} is {'binary' if data else 'empty'}: left out")
             continue
@@ -141,4 +160,4 @@ def _name(paths: Sequence[str]) -> str:
     if paths[0] == STANDARD_INPUT:
         return "stdin"
     path = Path(paths[0]).resolve()
-    return (path.name if path.is_dir() else path.stem) or "text"
+    return (path.name if path.is_dir() else path.stem).lstrip(".") or "text"

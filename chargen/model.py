@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from chargen import ChargenError
 from chargen.config import ModelConfig
 from chargen.modelfile import Arrays, ModelFile
 
@@ -24,7 +25,6 @@ class LayerState(NamedTuple):
 State = tuple[LayerState, ...]  # of L layers, the one nearest the input first
 
 
-@keras.saving.register_keras_serializable("chargen")
 class CharLM(keras.Model):  # type: ignore[misc]
     """Embedding, L LSTM layers and a dense layer of logits, for any batch size and window."""
 
@@ -53,10 +53,15 @@ class CharLM(keras.Model):  # type: ignore[misc]
         ]
         glorot = keras.initializers.GlorotUniform(next(seeds))
         self.dense = keras.layers.Dense(characters, kernel_initializer=glorot, name="dense")
-        self.embedding.build(None)
-        for layer, lstm in enumerate(self.lstm):
-            lstm.build((None, None, config.units if layer else config.embedding))
-        self.dense.build((None, None, config.units))
+        try:
+            self.embedding.build(None)
+            for layer, lstm in enumerate(self.lstm):
+                lstm.build((None, None, config.units if layer else config.embedding))
+            self.dense.build((None, None, config.units))
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            raise ChargenError(
+                f"there is not enough memory for a model of {config.layers} x {config.units} units: make it smaller"
+            ) from None
         self.built = True
 
     def call(self, ids: tf.Tensor, state: State, masks: Sequence[tf.Tensor] | None = None) -> tuple[tf.Tensor, State]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -83,9 +84,12 @@ class ModelFile:
                 f"{path} has format {header.get('format')}, this chargen reads format {FORMAT}: "
                 "install the chargen that wrote it, or a later one"
             )
-        missing = [key for key in ("kind", "vocabulary", "model", "summary") if key not in header]
-        if missing:
-            raise ChargenError(f"{path} is damaged: its header has no {missing[0]}")
+        types = {"kind": str, "vocabulary": str, "model": dict, "summary": dict}
+        wrong = [key for key, kind in types.items() if not isinstance(header.get(key), kind)]
+        if wrong:
+            raise ChargenError(f"{path} is damaged: its header has no {wrong[0]}")
+        if header["kind"] not in (cls.KIND, Checkpoint.KIND):
+            raise ChargenError(f"{path} is not a {cls.KIND}, but a {header['kind']}")
         config = ModelConfig.from_json(header["model"])
         vocabulary = Vocabulary(header["vocabulary"])
         shapes = weight_shapes(len(vocabulary), config)
@@ -141,7 +145,8 @@ def write_beside(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise ChargenError(
             f"{path} can't be written: {error.strerror}; what was there before is intact, "
             "make room or name another folder, then go on"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from shlex import quote
 
 from chargen import ChargenError
-from chargen.config import ModelConfig, TrainConfig
+from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.corpus import Corpus
 from chargen.run import Progress, Run, RunConfig
 from chargen.streams import fit, windows_per_epoch
@@ -15,7 +16,7 @@ EPOCHS = 10  # where neither epochs nor steps are asked for
 
 
 def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collection[str]) -> RunConfig:
-    """Return the configuration of a new run on a corpus.
+    """Return the configuration of a new run on a corpus; its execution is still to be chosen, by `unroll.choose`.
 
     A batch size or a window whose name is in ``asked`` is left as it is; the others are made smaller where the text
     is too short for them (see `streams.fit`).
@@ -23,15 +24,14 @@ def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collecti
     characters = len(corpus.split(train.validation)[0])
     batch_size, seq_length = train.batch_size, train.seq_length
     if "batch_size" not in asked:
-        fitting_batch, fitting_length = fit(characters, batch_size, seq_length)
-        if "seq_length" not in asked or fitting_length == seq_length:
-            batch_size, seq_length = fitting_batch, fitting_length
+        batch_size, seq_length = fit(characters, batch_size, seq_length, shorten="seq_length" not in asked)
     elif "seq_length" not in asked:
         seq_length = max(1, min(seq_length, (characters - 1) // batch_size))
     train = replace(train, batch_size=batch_size, seq_length=seq_length)
     return RunConfig(
         model=model,
         train=train,
+        execution=Execution(),
         start=0,
         stop=_steps(train, characters),
         files=corpus.files,
@@ -56,13 +56,13 @@ def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str])
         if length:
             raise ChargenError(
                 f"--{length[0]} would change the schedule of a run that is not finished: finish it with "
-                f"`chargen train --resume {run.path}`, then train it further"
+                f"`chargen train --resume {quote(str(run.path))}`, then train it further"
             )
         return config
     if not length:
         raise ChargenError(
             f"{run.path} is finished, at step {progress.step:,}: train it further with "
-            f"`chargen train --resume {run.path} --epochs 5`"
+            f"`chargen train --resume {quote(str(run.path))} --epochs 5`"
         )
     settings = replace(config.train, epochs=train.epochs, steps=train.steps)
     characters = len(corpus.split(settings.validation)[0])

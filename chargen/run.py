@@ -10,19 +10,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Self
 
 from chargen import ChargenError
-from chargen.config import ModelConfig, TrainConfig
+from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.corpus import STANDARD_INPUT, Corpus, read
 from chargen.modelfile import Checkpoint, ModelFile, read_arrays, write_arrays, write_beside
 from chargen.vocabulary import Vocabulary
 
 FORMAT = 1  # of config.json
 RUNS = Path("runs")
+MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class RunConfig:
 
     model: ModelConfig
     train: TrainConfig
+    execution: Execution
     start: int  # the schedule of the learning rate goes from this step ..
     stop: int  # .. to this one, where training ends
     files: tuple[str, ...]  # of the corpus, absolute; none is the bundled book
@@ -50,6 +54,7 @@ class RunConfig:
         return cls(
             model=ModelConfig.from_json(values["model"]),
             train=TrainConfig.from_json(values["train"]),
+            execution=Execution.from_json(values.get("execution", {})),
             start=int(values["start"]),
             stop=int(values["stop"]),
             files=tuple(map(str, values["files"])),
@@ -104,22 +109,45 @@ class Run:
         It appears whole or not at all. Raises ChargenError if ``path`` exists and is not an empty folder.
         """
         target = path or _free(config.name)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        # An empty folder that is there is filled; one that is not is filled under another name, then renamed.
+        folder = target if target.exists() else target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            if path and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if target.exists() and (not target.is_dir() or any(target.iterdir())):
                 raise ChargenError(
-                    f"{path} exists and is left as it is: go on with --resume {path}, or name another folder with --run"
+                    f"{target} exists and is left as it is: go on with --resume {quote(str(target))}, or name another "
+                    "folder with --run"
                 )
-            beside.mkdir(parents=True)
-            write_beside(beside / "config.json", _json(config.to_json()))
+            folder.mkdir(parents=True, exist_ok=True)
             if STANDARD_INPUT in corpus.files:
                 header = {"vocabulary": corpus.vocabulary.characters}
-                write_arrays(beside / "corpus.safetensors", {"ids": corpus.ids}, header)
-            beside.rename(target)
-        except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
+                write_arrays(folder / "corpus.safetensors", {"ids": corpus.ids}, header)
+            write_beside(folder / "config.json", _json(config.to_json()))
+            if folder != target:
+                folder.replace(target)
+        except (OSError, ChargenError) as error:
+            if folder != target:
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, ChargenError):
+                raise
             raise ChargenError(f"{target} can't be made: {error.strerror}; name another folder with --run") from None
         return cls(target)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep the run to this process while it is entered. Raises ChargenError if another has it."""
+        try:
+            import fcntl
+        except ImportError:  # Windows, which has no locks on folders
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise ChargenError(f"{self.path} is being trained by another process: wait for it, or stop it") from None
+        finally:
+            os.close(folder)  # which unlocks it
 
     def reconfigure(self, config: RunConfig) -> None:
         """Replace the configuration, on disk too."""
@@ -139,7 +167,7 @@ class Run:
             if missing:
                 raise ChargenError(
                     f"the text of this run, {missing[0]}, is gone: name where it is now, "
-                    f"chargen train TEXT --resume {self.path}"
+                    f"chargen train TEXT --resume {quote(str(self.path))}"
                 )
             corpus = read(files or config.files, config.train.encoding)
         if corpus.sha256 != config.sha256:
@@ -164,16 +192,25 @@ class Run:
     @property
     def model_path(self) -> Path:
         """The best model so far; the file is there from the first validation on."""
-        return self.path / "model.safetensors"
+        return self.path / MODEL
 
     @property
     def checkpoint_path(self) -> Path:
         """The last checkpoint."""
-        return self.path / "checkpoint.safetensors"
+        return self.path / CHECKPOINT
 
     def checkpoint(self) -> Checkpoint | None:
         """Return the last checkpoint; None if the run was ended before its first, so has to begin again."""
-        return Checkpoint.read(self.checkpoint_path) if self.checkpoint_path.exists() else None
+        if not self.checkpoint_path.exists():
+            if self.model_path.exists() or self.metrics():
+                raise ChargenError(
+                    f"{self.checkpoint_path} is gone, and with it what is needed to go on: bring it back, or train anew"
+                )
+            return None
+        checkpoint = Checkpoint.read(self.checkpoint_path)
+        if (checkpoint.config, checkpoint.summary.get("sha256")) != (self.config.model, self.config.sha256):
+            raise ChargenError(f"{self.checkpoint_path} is of another run: bring this run's own back, or train anew")
+        return checkpoint
 
     def finished(self, progress: Progress) -> bool:
         """Tell whether the run has nothing left to do: its schedule ended, and no new one starts there."""
@@ -183,9 +220,12 @@ class Run:
         """Return the records of the validations so far, oldest first."""
         path = self.path / "metrics.jsonl"
         try:
-            return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-        except ValueError:
-            raise ChargenError(f"{path} is damaged: a line of it is not JSON; mend or remove that line") from None
+            lines = path.read_text("utf-8").splitlines() if path.exists() else []
+            return [{**json.loads(line), "step": int(json.loads(line)["step"])} for line in lines]
+        except (ValueError, TypeError, LookupError):
+            raise ChargenError(
+                f"{path} is damaged: a line of it is no record of a validation; mend or remove that line"
+            ) from None
 
     def write_metrics(self, records: Iterable[dict[str, Any]]) -> None:
         """Replace the records of the validations."""
@@ -212,11 +252,12 @@ def find_model(path: Path | None) -> Path:
     path = path or newest()
     if not path.is_dir():
         return path
-    run = Run(path)
-    for file in (run.model_path, run.checkpoint_path):
+    for file in (path / MODEL, path / CHECKPOINT):
         if file.exists():
             return file
-    raise ChargenError(f"{path} has no model yet: go on with `chargen train --resume {path}`")
+    raise ChargenError(
+        f"{path} has no model yet: go on with `chargen train --resume {quote(str(path))}`, if it is a run"
+    )
 
 
 def open_model(path: Path | None) -> ModelFile:
@@ -230,4 +271,4 @@ def _free(name: str) -> Path:
 
 
 def _json(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(values, indent=2) + "\n").encode()

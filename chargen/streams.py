@@ -60,13 +60,14 @@ def windows_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:
     return max(0, characters - 1) // (batch_size * seq_length)
 
 
-def fit(characters: int, batch_size: int, seq_length: int) -> tuple[int, int]:
-    """Return the largest batch size, up to the given one, that drops at most a twentieth of the text.
+def fit(characters: int, batch_size: int, seq_length: int, *, shorten: bool = True) -> tuple[int, int]:
+    """Return the largest batch size, up to the given one, that drops at most a twentieth of the text, and the window.
 
-    The window is shortened, to half the text at the most, only where a single stream of it would not do.
-    ``characters`` is the length N of the text, 2 at the least.
+    The window is shortened, to half the text at the most, if it may be and a text is as short as that. ``characters``
+    is the length N of the text, 2 at the least.
     """
-    seq_length = min(seq_length, max(1, (characters - 1) // 2))
+    if shorten:
+        seq_length = min(seq_length, max(1, (characters - 1) // 2))
 
     def dropped(batch: int) -> int:
         return (characters - 1) % (batch * seq_length)

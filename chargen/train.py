@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
+from math import isfinite
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -110,11 +111,14 @@ def train(
         Checkpoint(model.arrays(), vocabulary, model.config, told, extra).write(run.checkpoint_path)
         saved = time.monotonic()
 
-    def validate() -> Validation:
+    def validate() -> Validation | None:
+        """Score the validation text and write all files; None, and no files, if the score is not finite."""
         nonlocal progress, metrics
         tick()
         score = evaluate(validation)
         nats = score.nats / score.characters
+        if not isfinite(nats):
+            return None
         best = progress.best is None or nats < progress.best
         record = {
             "step": progress.step,
@@ -135,7 +139,7 @@ def train(
             nats=0.0,
             characters=0,
             clock=0.0,
-            finished=progress.step == config.stop or worse == settings.patience,
+            finished=progress.step == config.stop or (settings.patience is not None and worse >= settings.patience),
         )
         # In this order: whatever file a kill keeps from being written, the older checkpoint makes it again.
         if best:
@@ -168,7 +172,8 @@ def train(
             late = time.monotonic() - saved > CHECKPOINT_SECONDS
             if due or late:
                 made = settle() and made
-            if not made:
+            validated = validate() if due and made else None
+            if not made or (due and validated is None):
                 failed, pending = progress.step, None
                 if progress.recoveries == MOST_RECOVERIES:
                     raise ChargenError(
@@ -179,8 +184,8 @@ def train(
                 progress = replace(progress, factor=progress.factor / 2, recoveries=progress.recoveries + 1)
                 save()
                 yield Recovery(failed, progress.step, progress.factor)
-            elif due:
-                yield validate()
+            elif validated is not None:
+                yield validated
                 lap = time.monotonic()  # what the caller does with a validation is not training
             else:
                 if late:

@@ -3,6 +3,7 @@
 import json
 import re
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -17,17 +18,21 @@ def run(*arguments, stdin=None):
     return CliRunner().invoke(main, [*map(str, arguments)], input=stdin)
 
 
-def commands():
-    return sorted(main.commands.items())
+def commands(group=main, before=()):
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from commands(command, (*before, name))
+        else:
+            yield (*before, name), command
 
 
 def test_the_version_is_told():
     assert run("--version").output == f"chargen, version {__version__}\n"
 
 
-@pytest.mark.parametrize(("name", "command"), commands())
-def test_every_command_and_option_has_help_and_every_command_an_example(name, command):
-    output = run(name, "--help").output
+@pytest.mark.parametrize(("names", "command"), list(commands()))
+def test_every_command_and_option_has_help_and_every_command_an_example(names, command):
+    output = run(*names, "--help").output
     assert "Examples:\n  chargen " in output
     assert command.help
     assert all(p.help for p in command.params if p.param_type_name == "option")
@@ -177,3 +182,168 @@ def test_a_damaged_checkpoint_is_refused_and_left(here):
     assert result.exit_code == 1
     assert "cut short" in result.stderr
     assert {f.name: f.read_bytes() for f in checkpoint.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999", "-inf"])
+def test_a_number_that_is_not_finite_is_refused(here, value):
+    for option in ("--learning-rate", "--epochs", "--dropout", "--clip-norm", "--validation"):
+        result = run("train", "book.txt", option, value)
+        assert result.exit_code == 2, option
+    assert run("sample", "--temperature", value).exit_code == 2
+    assert not (here / "runs").exists()
+
+
+def test_a_name_with_a_space_is_quoted_in_the_commands_that_are_printed(here, text):
+    (here / "my book.txt").write_text(text)
+    result = run("train", "my book.txt", *SMALL, "--steps", 5)
+    assert "chargen sample --model 'runs/my book'" in result.stdout
+
+
+def test_a_checkpoint_that_is_gone_is_not_begun_anew(here):
+    assert run("train", "book.txt", *SMALL, "--steps", 10).exit_code == 0
+    (here / "runs" / "book" / "checkpoint.safetensors").unlink()
+    before = {f.name: f.read_bytes() for f in (here / "runs" / "book").iterdir()}
+    result = run("train", "--resume")
+    assert result.exit_code == 1
+    assert "is gone" in result.stderr
+    assert {f.name: f.read_bytes() for f in (here / "runs" / "book").iterdir()} == before
+
+
+def test_the_checkpoint_of_another_run_is_refused(here):
+    for units in (8, 9):
+        assert run("train", "book.txt", *SMALL, "--units", units, "--steps", 10).exit_code == 0
+    first, second = here / "runs" / "book", here / "runs" / "book-2"
+    (second / "checkpoint.safetensors").write_bytes((first / "checkpoint.safetensors").read_bytes())
+    result = run("train", "--resume", second, "--steps", 5)
+    assert result.exit_code == 1
+    assert "is of another run" in result.stderr
+
+
+def test_a_folder_with_its_runs_in_it_stays_the_same_text(here):
+    assert run("train", ".", *SMALL, "--steps", 10).exit_code == 0
+    assert run("train", "--resume", "--steps", 5).exit_code == 0
+
+
+def test_an_empty_folder_can_be_the_run_even_the_one_we_are_in(here, text, monkeypatch):
+    (here / "empty").mkdir()
+    monkeypatch.chdir(here / "empty")
+    assert run("train", "../book.txt", *SMALL, "--steps", 5, "--run", ".").exit_code == 0
+    assert (here / "empty" / "model.safetensors").exists()
+
+
+def test_json_has_a_line_for_each_sample_with_what_it_cost(trained):
+    arguments = ["sample", "--model", trained, "--seed", "the ", "--length", 30, "--random-seed", 3, "--json"]
+    result = run(*arguments, "--count", 3, "--stop", "w")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [r["index"] for r in records] == [0, 1, 2]
+    keys = "seed text log_probabilities bits_per_character random_seed index stopped_by settings"
+    for r in records:
+        assert list(r) == keys.split()
+        assert len(r["log_probabilities"]) == len(r["text"])
+        assert (r["stopped_by"] == "length") == (len(r["text"]) == 30)
+        assert "w" not in r["text"]
+    assert records[0]["settings"]["stop"] == ["w"]
+    assert [json.loads(line)["text"] for line in run(*arguments, "--stop", "w").stdout.splitlines()] == [
+        records[0]["text"]
+    ]
+
+
+def test_several_samples_are_told_apart(trained):
+    result = run("sample", "--model", trained, "--seed", "the ", "--length", 10, "--count", 2, "--random-seed", 1)
+    ((first, second),) = re.findall(r"^--- 1 of 2 ---\n(.*)\n--- 2 of 2 ---\n(.*)\n$", result.stdout, re.S)
+    assert len(first) == len(second) == 14
+
+
+def test_the_seed_can_be_left_out_or_come_from_a_file_or_from_the_book(trained, here, text):
+    (here / "seed").write_bytes(b"the cat \r\n")
+    base = ["sample", "--model", trained, "--length", 5, "--temperature", 0]
+    assert run(*base, "--seed-file", "seed").stdout.startswith("the cat \n")
+    assert run(*base, "--seed-file", "-", stdin="the hat").stdout.startswith("the hat")
+    assert len(run(*base, "--seed-file", "seed", "--no-seed").stdout) == 5
+    book = run(*base, "--seed-from-book", "--random-seed", 4).stdout
+    assert book[:-5] in text
+    assert book == run(*base, "--seed-from-book", "--random-seed", 4).stdout
+    assert book != run(*base, "--seed-from-book", "--random-seed", 5).stdout
+
+
+def test_a_saved_state_makes_of_two_commands_one_long_draw(trained, here):
+    base = ["sample", "--model", trained]
+    whole = run(*base, "--seed", "the ", "--length", 50, "--random-seed", 8).stdout
+    first = run(*base, "--seed", "the ", "--length", 20, "--random-seed", 8, "--save-state", "state").stdout
+    second = run(*base, "--length", 30, "--load-state", "state", "--save-state", "state").stdout
+    assert first + second == whole
+
+
+def test_a_pattern_writes_one_alternative_of_each_line(trained, here):
+    (here / "words").write_text("the\ta\ncat\that\tmat\nsat\tsaw\n")
+    base = ["sample", "--model", trained, "--pattern", "words"]
+    text = run(*base, "--random-seed", 1).stdout
+    assert re.fullmatch("(the|a) (cat|hat|mat) (sat|saw)", text)
+    joined = run(*base, "--separator", " and ", "--count", 3, "--json").stdout.splitlines()
+    assert all(json.loads(line)["text"].count(" and ") == 2 for line in joined)
+    assert run(*base, "--top-k", 2).exit_code == 2
+
+
+def test_originality_tells_what_stands_in_the_book_and_caches_its_index(trained):
+    base = ["sample", "--model", trained, "--seed", "the ", "--length", 60, "--random-seed", 1, "--originality"]
+    result = run(*base)
+    assert re.search(r"longest stretch that stands in the book: \d+ characters, at character", result.stderr)
+    assert re.search(r"8: [\d.]+%, 16: [\d.]+%, 32: [\d.]+%", result.stderr)
+    assert (trained / "originality.safetensors").exists()
+    found = json.loads(run(*base, "--json").stdout)["originality"]
+    assert f"book: {found['longest']} characters" in result.stderr
+
+
+def test_colours_shade_what_was_drawn_and_leave_the_text(trained):
+    base = ["sample", "--model", trained, "--seed", "the ", "--length", 80, "--random-seed", 1, "--temperature", 1.5]
+    plain = run(*base).stdout
+    shaded = CliRunner().invoke(main, [*map(str, base), "--color"], color=True).stdout
+    assert "\x1b[38;5;16;48;5;" in shaded
+    assert re.sub(r"\x1b\[[\d;]*m", "", shaded) == plain
+
+
+def test_an_output_file_is_new_and_whole(trained, here):
+    base = ["sample", "--model", trained, "--seed", "the ", "--length", 30, "--random-seed", 1]
+    result = run(*base, "--output", "text")
+    assert result.stdout == ""
+    assert (here / "text").read_text() == run(*base).stdout
+    (here / "text").write_text("mine")
+    result = run(*base, "--output", "text")
+    assert result.exit_code == 1
+    assert "exists and is left as it is" in result.stderr
+    assert (here / "text").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seed", "a", "--seed-from-book"], "--seed does not go with --seed-from-book"),
+        (["--pattern", "book.txt", "--stop", "x"], "--pattern does not go with --stop"),
+        (["--load-state", "book.txt", "--random-seed", "1"], "--load-state does not go with --random-seed"),
+        (["--json", "--color"], "--json does not go with --color"),
+        (["--interactive", "--count", "2"], "--interactive does not go with --count"),
+        (["--allow", "["], "is not a regular expression"),
+        (["--stop", ""], "is empty"),
+    ],
+)
+def test_options_that_make_no_sense_together_exit_2(trained, here, arguments, message):
+    result = run("sample", "--model", trained, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_model_file_by_itself_has_no_book(trained, here):
+    (here / "model").write_bytes((trained / "model.safetensors").read_bytes())
+    assert run("sample", "--model", "model", "--length", 5).exit_code == 0
+    result = run("sample", "--model", "model", "--length", 5, "--originality")
+    assert result.exit_code == 1
+    assert "is not a run" in result.stderr
+
+
+def test_interactive_answers_lines_until_the_input_ends(trained):
+    result = run(
+        "sample", "--model", trained, "--interactive", "--length", 10, stdin="the \n/temperature 0\ncat\n/no\n"
+    )
+    assert result.exit_code == 0
+    assert "temperature 0" in result.stdout
+    assert "there is no command /no" in result.stderr

@@ -14,7 +14,8 @@ import pytest
 from chargen.modelfile import Checkpoint
 from tests.conftest import SMALL, chargen, command
 
-KILLS = 4
+KILLS = 5
+STEPS = "2000"
 ROOT = Path(__file__).parents[1]
 
 
@@ -27,31 +28,56 @@ def arrays(run):
 def uninterrupted(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("uninterrupted")
     (folder / "book.txt").write_text(text, "utf-8")
-    assert chargen("train", "book.txt", *SMALL, "--steps", "300", cwd=folder).returncode == 0
+    assert chargen("train", "book.txt", *SMALL, "--steps", STEPS, cwd=folder).returncode == 0
     return arrays(folder / "runs" / "book")
 
 
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(here, uninterrupted):
     moments = random.Random(3)
-    arguments = ["train", "book.txt", *SMALL, "--steps", "300"]
-    for _ in range(KILLS):
+    arguments = ["train", "book.txt", *SMALL, "--steps", STEPS]
+    checkpoint = here / "runs" / "book" / "checkpoint.safetensors"
+    steps: list[int] = []
+    for kill in range(KILLS):
+        if steps and steps[-1] == int(STEPS):
+            break
         process = subprocess.Popen(command(*arguments), cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(moments.uniform(0.3, 7))
+        if kill:  # let it come to training, where files are written
+            written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+            while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == written:
+                assert process.poll() is None
+                time.sleep(0.005)
+        time.sleep(moments.uniform(0, 4))
         process.send_signal(signal.SIGKILL)
         process.wait()
         if (here / "runs" / "book").exists():
             arguments = ["train", "--resume", "runs/book"]
-    if process.returncode == -signal.SIGKILL:
+        steps.append(Checkpoint.read(checkpoint).summary["step"] if checkpoint.exists() else 0)
+    assert any(0 < step < int(STEPS) for step in steps), steps
+    if steps[-1] < int(STEPS):
         done = chargen(*arguments, cwd=here)
-        assert done.returncode == 0 or "is finished" in done.stderr, done.stderr
+        assert done.returncode == 0, done.stderr
     assert arrays(here / "runs" / "book") == uninterrupted
     assert [f.name for f in (here / "runs").iterdir()] == ["book"]
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(here):
+    first = subprocess.Popen(
+        command("train", "book.txt", *SMALL, "--steps", "100000"), cwd=here, stdout=subprocess.DEVNULL
+    )
+    while not (here / "runs" / "book" / "checkpoint.safetensors").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    second = chargen("train", "--resume", "runs/book", cwd=here)
+    first.kill()
+    first.wait()
+    assert second.returncode == 1
+    assert "is being trained by another process" in second.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_training_after_the_step_and_the_command_it_prints_goes_on(here, uninterrupted, number, code):
     process = subprocess.Popen(
-        command("train", "book.txt", *SMALL, "--steps", "300"), cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("train", "book.txt", *SMALL, "--steps", STEPS), cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     while not (here / "runs" / "book" / "metrics.jsonl").exists():
         assert process.poll() is None

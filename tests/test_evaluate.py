@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from chargen.bits import bits
 from chargen.config import ModelConfig
 from chargen.evaluate import ROWS, RUN_IN, evaluator
 from chargen.model import CharLM
+from chargen.run import open_model
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,14 @@ def test_every_character_but_the_first_counts_once(model, characters):
     assert score.characters == characters - 1
     # A new model forgets fast, so the run-in leaves no trace: side by side is the same sum as alone.
     assert score.nats == pytest.approx(alone(model, ids), rel=1e-5)
+
+
+def test_a_trained_model_scores_the_same_side_by_side_as_alone(trained, text):
+    file = open_model(trained)
+    model, ids = CharLM.of(file), file.vocabulary.encode(text)
+    score = evaluator(model)(ids)
+    assert len(ids) > 4 * 4 * RUN_IN  # so that several rows read it
+    assert bits(score.nats / score.characters) == pytest.approx(bits(alone(model, ids) / (len(ids) - 1)), abs=0.002)
 
 
 def test_a_short_text_is_read_by_one_row_and_a_long_one_by_many(model):

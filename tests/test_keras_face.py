@@ -1,7 +1,6 @@
 import numpy as np
 
 from chargen.clone import Clone
-from chargen.generate import generate
 from chargen.keras_face import stateful_clone
 from chargen.model import CharLM
 from chargen.run import open_model
@@ -15,7 +14,9 @@ def test_the_stateful_keras_clone_writes_the_same_greedy_text(trained):
         logits = keras_clone(ids[None].astype(np.int32))
         ids = np.array([np.argmax(logits[0, -1])])
         drawn.append(ids[0])
-    assert file.vocabulary.decode(drawn) == "".join(generate(Clone.open(trained), "the cat ", 60, 0, 0))
+    clone = Clone.open(trained)
+    clone.feed("the cat ")
+    assert file.vocabulary.decode(drawn) == "".join(clone.generate(60, temperature=0))
 
 
 def test_its_layers_are_stateful_and_of_batch_1(trained):

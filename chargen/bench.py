@@ -1,0 +1,288 @@
+"""What ``chargen bench`` measures: chargen beside what people would use instead, in one interleaved run.
+
+A side is a process of its own (``python -m chargen.bench SIDE SETTINGS``), with its own best threads. It gets ready,
+says so, and then measures one round for each line it is given: so the rounds of the sides alternate on a machine
+whose speed drifts, and an idle side waits for its turn without using the processor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chargen import ChargenError
+
+ROUND_SECONDS = 1.5
+
+Settings = dict[str, Any]
+Step = Callable[[], Any]
+
+
+def interleaved(sides: Mapping[str, tuple[str, Settings]], rounds: int) -> dict[str, dict[str, Any]]:
+    """Measure the sides, name -> (function of this module, its settings); return for each the best of its rounds.
+
+    A side's figures are what its function says when it is ready (``seconds`` of start-up among them) and the best
+    round's; ``peak_memory`` is the process's, in bytes. Raises ChargenError if a side fails.
+    """
+    figures: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        processes = {}
+        for name, (side, settings) in sides.items():
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "chargen.bench", side, json.dumps(settings)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            figures[name] = _answer(name, process)
+            processes[name] = process
+        for _ in range(rounds):
+            for name, process in processes.items():
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+                round_ = _answer(name, process)
+                if round_["per_second"] > figures[name].get("per_second", 0):
+                    figures[name] |= round_
+    return figures
+
+
+def _answer(name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = process.stdout.readline()
+    if not line:
+        reason = process.stderr.read().strip().splitlines()
+        raise ChargenError(f"the benchmark's {name} ended by itself: {reason[-1] if reason else 'no reason given'}")
+    return dict(json.loads(line))
+
+
+def serve(step: Step, work: float, figures: Settings) -> None:
+    """Be a side: call ``step``, which does ``work`` units of work, for a round whenever a line comes in."""
+    answers = os.fdopen(os.dup(1), "w")
+    step()
+    started = time.perf_counter()
+    step()
+    steps = max(1, round(ROUND_SECONDS / (time.perf_counter() - started)))
+
+    def say(values: Settings) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    say(figures)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        say({"per_second": steps * work / seconds, "peak_memory": peak})
+
+
+def windows(settings: Settings) -> Iterator[Any]:
+    """Yield the windows of a benchmark's text for ever."""
+    from chargen.corpus import read
+    from chargen.streams import Streams
+
+    corpus = read(settings["files"])
+    streams = Streams(corpus.ids, settings["batch_size"], settings["seq_length"])
+    yield len(corpus.vocabulary)
+    position = 0
+    while True:
+        yield streams.read(position)
+        position += 1
+
+
+def keras_fit(settings: Settings) -> None:
+    """Be stock Keras: a stateful Sequential model, compiled and fitted as its documentation does it."""
+    import keras
+
+    source = windows(settings)
+    characters = next(source)
+    model = keras.Sequential(
+        [
+            keras.Input(batch_shape=(settings["batch_size"], None), dtype="int32"),
+            keras.layers.Embedding(characters, settings["embedding"]),
+            *(
+                keras.layers.LSTM(settings["units"], return_sequences=True, stateful=True)
+                for _ in range(settings["layers"])
+            ),
+            keras.layers.Dense(characters),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(2e-3, global_clipnorm=5.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    several = [next(source) for _ in range(4)]
+    x, y = (np.concatenate([w[part] for w in several]) for part in (0, 1))
+    started = time.perf_counter()
+    model.fit(x[: settings["batch_size"]], y[: settings["batch_size"]], settings["batch_size"], verbose=0)
+    figures = {"first_step_seconds": time.perf_counter() - started}
+    serve(
+        lambda: model.fit(x, y, settings["batch_size"], shuffle=False, verbose=0),
+        len(several) * settings["batch_size"] * settings["seq_length"],
+        figures,
+    )
+
+
+def torch_train(settings: Settings) -> None:
+    """Be PyTorch: the same network, step and carried state, in its own words."""
+    import torch
+
+    source = windows(settings)
+    characters = next(source)
+    embedding = torch.nn.Embedding(characters, settings["embedding"])
+    lstm = torch.nn.LSTM(settings["embedding"], settings["units"], settings["layers"], batch_first=True)
+    dense = torch.nn.Linear(settings["units"], characters)
+    parameters = [p for module in (embedding, lstm, dense) for p in module.parameters()]
+    optimizer = torch.optim.Adam(parameters, 2e-3)
+    state = None
+
+    def step() -> None:
+        nonlocal state
+        window = next(source)
+        x, y = torch.from_numpy(window.x).long(), torch.from_numpy(window.y).long()
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings["precision"] == "bfloat16"):
+            outputs, state = lstm(embedding(x), state)
+            logits = dense(outputs)
+        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), y.flatten())
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        state = tuple(s.detach() for s in state)
+
+    started = time.perf_counter()
+    step()
+    figures = {"first_step_seconds": time.perf_counter() - started}
+    serve(step, settings["batch_size"] * settings["seq_length"], figures)
+
+
+def sample_sides(model: str, predict: bool = True) -> dict[str, tuple[str, Settings]]:
+    """Return the sides of ``chargen bench sample``: the clone at several counts, stock Keras twice, the memory."""
+    sides: dict[str, tuple[str, Settings]] = {
+        f"chargen, count {count}": ("clone", {"model": model, "count": count}) for count in (1, 8, 64)
+    }
+    sides["Keras in a tf.function"] = ("keras_function", {"model": model})
+    if predict:
+        sides["Keras model.predict"] = ("keras_predict", {"model": model})
+    sides["reading the weights"] = ("memory", {"model": model})
+    return sides
+
+
+def untrained(path: Path) -> Path:
+    """Write a model of 2 x 512 for the bundled book's characters, with random weights, and return its path."""
+    from chargen.config import ModelConfig
+    from chargen.corpus import read
+    from chargen.modelfile import ModelFile, weight_shapes
+
+    vocabulary, config, generator = read([]).vocabulary, ModelConfig(2, 512), np.random.default_rng(1)
+    shapes = weight_shapes(len(vocabulary), config)
+    weights = {name: generator.normal(0, 0.04, shape).astype(np.float32) for name, shape in shapes.items()}
+    ModelFile(weights, vocabulary, config, {}, {}).write(path)
+    return path
+
+
+def first_character_seconds(model: str, times: int = 5) -> float:
+    """Return how long the command takes from its start to its first character, in the best of some times."""
+    command = [sys.executable, "-m", "chargen", "sample", "--model", model, "--seed", "a", "--length", "100000"]
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            process.stdout.read(2)  # the seed and one more
+            seconds.append(time.perf_counter() - started)
+            process.kill()
+    return min(seconds)
+
+
+def clone(settings: Settings) -> None:
+    """Be the clone, drawing so many samples as a batch, with what ``chargen sample`` does for each character."""
+    from chargen.config import blas_threads
+
+    blas_threads(settings["count"])
+    from chargen.clone import Clone
+    from chargen.config import SampleConfig
+    from chargen.generate import generate
+    from chargen.sampler import filters, generators
+
+    one = Clone.open(settings["model"])
+    one.feed(one.vocabulary.characters[:1])
+    rows = one.repeat(settings["count"])
+    characters = 20
+
+    def step() -> None:
+        chosen = filters(SampleConfig(), rows.vocabulary)
+        for _ in generate(rows, characters, chosen, generators(1, settings["count"])):
+            pass
+
+    serve(step, characters * settings["count"], {})
+
+
+def _stock(settings: Settings) -> tuple[Any, int]:
+    from chargen.keras_face import stateful_clone
+    from chargen.model import CharLM
+    from chargen.run import open_model
+
+    file = open_model(Path(settings["model"]))
+    return stateful_clone(CharLM.of(file)), len(file.vocabulary)
+
+
+def keras_predict(settings: Settings) -> None:
+    """Be the loop of most programs: a stateful stock Keras model, ``model.predict`` for each character."""
+    model, characters = _stock(settings)
+    generator, ids = np.random.default_rng(1), np.zeros((1, 1), np.int32)
+
+    def step() -> None:
+        logits = model.predict(ids, verbose=0)[0, 0].astype(np.float64) / 0.7
+        weights = np.exp(logits - logits.max())
+        ids[0, 0] = generator.choice(characters, p=weights / weights.sum())
+
+    serve(step, 1, {})
+
+
+def keras_function(settings: Settings) -> None:
+    """Be the better loop: the same stateful stock Keras model, called through a ``tf.function``."""
+    import tensorflow as tf
+
+    model, characters = _stock(settings)
+    call = tf.function(model)
+    generator, ids = np.random.default_rng(1), np.zeros((1, 1), np.int32)
+
+    def step() -> None:
+        logits = call(tf.constant(ids)).numpy()[0, 0].astype(np.float64) / 0.7
+        weights = np.exp(logits - logits.max())
+        ids[0, 0] = generator.choice(characters, p=weights / weights.sum())
+
+    serve(step, 1, {})
+
+
+def memory(settings: Settings) -> None:
+    """Be the floor: as many bytes read as a character's step has to, by the fastest reader NumPy has, a dot product."""
+    from chargen.run import open_model
+
+    file = open_model(Path(settings["model"]))
+    # The lowest layer's input product is a row of a table, and of the embedding nothing is read.
+    read = [w.size for name, w in file.weights.items() if name not in ("embedding", "lstm_0/kernel")]
+    half = np.ones(sum(read) // 2, np.float32)
+    other = half.copy()
+    serve(lambda: np.dot(half, other), 1, {"bytes": 4 * sum(read)})
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](json.loads(sys.argv[2]))
