@@ -14,13 +14,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chargen import ChargenError
+from chargen.config import ModelConfig
+from chargen.modelfile import weight_shapes
 
 ROUND_SECONDS = 1.5
 
@@ -89,8 +93,16 @@ def serve(step: Step, work: float, figures: Settings) -> None:
         for _ in range(steps):
             step()
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        say({"per_second": steps * work / seconds, "peak_memory": peak})
+        say({"per_second": steps * work / seconds, "peak_memory": peak_memory()})
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    with suppress(OSError):
+        # Linux gives a new process the peak of the one that started it, except in this place.
+        lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS, where it is in bytes
 
 
 def windows(settings: Settings) -> Iterator[Any]:
@@ -172,6 +184,71 @@ def torch_train(settings: Settings) -> None:
     serve(step, settings["batch_size"] * settings["seq_length"], figures)
 
 
+def chargen_train(settings: Settings) -> None:
+    """Be chargen: the step that ``chargen train`` makes, as it would be chosen for these sizes."""
+    import tensorflow as tf
+
+    from chargen.config import TrainConfig
+    from chargen.model import CharLM
+    from chargen.optimizer import Adam
+    from chargen.train import compile_step
+    from chargen.unroll import choose, set_threads
+
+    source = windows(settings)
+    characters = next(source)
+    config, train = ModelConfig.from_json(settings), TrainConfig.from_json({"dropout": 0.0, **settings})
+    execution, _ = choose(config, train)
+    set_threads(execution)
+    model = CharLM(characters, config, execution=execution)
+    update = compile_step(model, Adam(model.named_weights(), 5.0), train)
+    state = model.zero_state(train.batch_size)
+    position = 0
+
+    def step() -> None:
+        nonlocal state, position
+        state, nats, _ = update(*next(source), state, tf.constant(position, tf.int64), tf.constant(2e-3))
+        float(nats)
+        position += 1
+
+    started = time.perf_counter()
+    step()
+    figures = {"first_step_seconds": time.perf_counter() - started, **execution.to_json()}
+    serve(step, train.batch_size * train.seq_length, figures)
+
+
+def product_ceiling(settings: Settings) -> None:
+    """Be the ceiling: one large product of matrices in the precision that chargen chose, in operations a second."""
+    import tensorflow as tf
+
+    a, b = (tf.cast(tf.random.stateless_normal((2048, 2048), (1, n)), settings["precision"]) for n in (1, 2))
+    product = tf.function(lambda: tf.matmul(a, b))
+    serve(lambda: product().numpy(), 2 * 2048**3, {})
+
+
+def train_sides(settings: Settings, *, torch: bool) -> dict[str, tuple[str, Settings]]:
+    """Return the sides of ``chargen bench train``; PyTorch's two only if they are wanted.
+
+    Raises ChargenError if PyTorch is wanted and not installed.
+    """
+    sides: dict[str, tuple[str, Settings]] = {"chargen": ("chargen_train", settings)}
+    sides["Keras fit, float32"] = ("keras_fit", settings)
+    if torch:
+        if find_spec("torch") is None:
+            raise ChargenError("--torch measures PyTorch too, which is not installed: pip install torch")
+        for precision in ("float32", "bfloat16"):
+            sides[f"PyTorch, {precision}"] = ("torch_train", {**settings, "precision": precision})
+    ceiling = {**settings, "precision": "float32"}
+    sides["large product, float32"] = ("product_ceiling", ceiling)
+    sides["large product, bfloat16"] = ("product_ceiling", {**ceiling, "precision": "bfloat16"})
+    return sides
+
+
+def operations_per_character(characters: int, config: ModelConfig) -> int:
+    """Return the floating-point operations of a training step for each character: 6 for each weight of a product."""
+    shapes = weight_shapes(characters, config)
+    return 6 * sum(prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name != "embedding")
+
+
 def sample_sides(model: str, predict: bool = True) -> dict[str, tuple[str, Settings]]:
     """Return the sides of ``chargen bench sample``: the clone at several counts, stock Keras twice, the memory."""
     sides: dict[str, tuple[str, Settings]] = {
@@ -186,9 +263,8 @@ def sample_sides(model: str, predict: bool = True) -> dict[str, tuple[str, Setti
 
 def untrained(path: Path) -> Path:
     """Write a model of 2 x 512 for the bundled book's characters, with random weights, and return its path."""
-    from chargen.config import ModelConfig
     from chargen.corpus import read
-    from chargen.modelfile import ModelFile, weight_shapes
+    from chargen.modelfile import ModelFile
 
     vocabulary, config, generator = read([]).vocabulary, ModelConfig(2, 512), np.random.default_rng(1)
     shapes = weight_shapes(len(vocabulary), config)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Config)
 RESUMABLE = {"resume", "files", "epochs", "steps", "patience"}  # what --resume can be given beside it
+UNROLLS = {"keras": "Keras's layers", "loop": "compiled loops", "steps": "compiled steps"}
 TASTE = 96  # characters written at each validation
 INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
 BOOK_SEED = 100  # characters of a seed from the book
@@ -102,12 +103,17 @@ class Encoding(click.ParamType):  # type: ignore[type-arg]  # generic only since
             self.fail(f"{value!r} is not a text encoding: try utf-8, cp1252, latin-1 or utf-16", param, ctx)
 
 
-def options(config: type[Config]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command an option for each field of a configuration, with the field's name, type, range and help."""
+def options(config: type[Config], only: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command an option for each field of a configuration, with the field's name, type, range and help.
+
+    ``only`` names the fields, if not all.
+    """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         types = config.types()
         for f in reversed(dataclasses.fields(config)):  # type: ignore[arg-type]
+            if only and f.name not in only:
+                continue
             low, high, exclusive = (f.metadata[key] for key in ("minimum", "maximum", "exclusive"))
             kind, _ = types[f.name]
             value_type: Any = Encoding() if f.name == "encoding" else click.STRING
@@ -195,8 +201,14 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
         streams = Streams(ids, config.train.batch_size, config.train.seq_length)
         with quiet():
             from chargen.model import CharLM
+            from chargen.unroll import choose, set_threads
 
-            model = CharLM(len(text.vocabulary), config.model, config.train.random_seed)
+            reason = "as the run began"
+            if resume is None:
+                execution, reason = choose(config.model, config.train)
+                config = replace(config, execution=execution)
+            set_threads(config.execution)
+            model = CharLM(len(text.vocabulary), config.model, config.train.random_seed, config.execution)
         if resume is None:
             opened = Run.create(run, config, text)
         stack.enter_context(opened.lock())
@@ -204,7 +216,7 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
             opened.reconfigure(config)
         elif config.train != training:
             click.echo(f"the sizes suit a text of {len(text.ids):,} characters, of which larger ones would waste much")
-        show_plan(opened, text, streams)
+        show_plan(opened, text, streams, reason)
         finished = show_training(model, opened, text, streams, validation, stop)
     path = quote(str(opened.path))
     if finished:
@@ -215,11 +227,11 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
         ctx.exit(128 + stop.signal)
 
 
-def show_plan(run: Run, corpus: Corpus, streams: Streams) -> None:
+def show_plan(run: Run, corpus: Corpus, streams: Streams, reason: str) -> None:
     """Say what was read, what was chosen, and what will be done."""
     from chargen.modelfile import weight_shapes
 
-    model, training = run.config.model, run.config.train
+    model, training, execution = run.config.model, run.config.train, run.config.execution
     held_out = len(corpus.split(training.validation)[1])
     parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
     for note in corpus.notes:
@@ -231,6 +243,7 @@ def show_plan(run: Run, corpus: Corpus, streams: Streams) -> None:
         f"training  {training.batch_size} streams x {training.seq_length} characters, "
         f"{streams.windows:,} steps an epoch, {run.config.stop - run.config.start:,} steps; "
         f"the last {streams.dropped:,} characters are not read\n"
+        f"computing {execution.precision} by {UNROLLS[execution.unroll]}, {execution.threads} threads ({reason})\n"
         f"run       {run.path}"
     )
 
@@ -630,6 +643,63 @@ def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator
 @main.group()
 def bench() -> None:
     """Measure chargen beside what would be used instead, in one interleaved run."""
+
+
+@bench.command(
+    "train",
+    cls=Command,
+    epilog="""
+    chargen bench train
+    chargen bench train --layers 2 --units 512 --batch-size 64 --torch
+    chargen bench train book.txt --precision float32 --json
+    """,
+)
+@click.argument("files", nargs=-1, type=click.Path(exists=True))
+@options(ModelConfig)
+@options(TrainConfig, only=("batch_size", "seq_length", "precision", "threads"))
+@click.option("--torch", is_flag=True, help="Measure PyTorch too, in both precisions; it has to be installed.")
+@click.option("--rounds", type=click.IntRange(1), default=4, show_default=True, help="Rounds; the best one counts.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool, **values: Any) -> None:
+    """Measure characters per second of training steps on FILES, beside stock Keras's fit of the same model."""
+    from chargen.bench import interleaved, operations_per_character, train_sides
+    from chargen.corpus import read
+
+    model = configured(ModelConfig, values)
+    sides = train_sides({**values, "files": list(files)}, torch=torch)
+    operations = operations_per_character(len(read(files).vocabulary), model)
+    with quiet():
+        figures = interleaved(sides, rounds)
+    ours = figures["chargen"]
+    ceiling = figures[f"large product, {ours['precision']}"]["per_second"]
+    if as_json:
+        result = {
+            "characters_per_second": ours["per_second"],
+            "others": {n: f["per_second"] for n, f in figures.items() if "product" not in n},
+            **{key: ours[key] for key in ("precision", "unroll", "chains", "threads")},
+            "gflops": operations * ours["per_second"] / 1e9,
+            "share_of_ceiling": operations * ours["per_second"] / ceiling,
+            "first_step_seconds": ours["first_step_seconds"],
+            "peak_memory": ours["peak_memory"],
+        }
+        click.echo(json.dumps(result))
+        return
+    click.echo(
+        f"{model.layers} x {model.units}, {values['batch_size']} streams x {values['seq_length']}; chargen computes "
+        f"{ours['precision']} by {UNROLLS[ours['unroll']]}\n\n"
+        f"{'':22}characters/s  chargen is   GFLOP/s  of ceiling  first step    memory"
+    )
+    for name, figure in figures.items():
+        if "product" in name:
+            continue
+        flops = operations * figure["per_second"]
+        precision = ours["precision"] if name == "chargen" else name.split(", ")[1]
+        most = figures[f"large product, {precision}"]
+        click.echo(
+            f"{name:22}{figure['per_second']:12,.0f}{ours['per_second'] / figure['per_second']:10.2f} x"
+            f"{flops / 1e9:10,.0f}{flops / most['per_second']:12.0%}{figure['first_step_seconds']:10.1f} s"
+            f"{figure['peak_memory'] / 2**20:7,.0f} MB"
+        )
 
 
 @bench.command(

@@ -129,9 +129,8 @@ class Execution(Config):
 
     unroll: str = option("keras", "What computes the LSTM layers.", choices=("keras", "loop", "steps"))
     precision: str = option("float32", "Numbers of the matrix products.", choices=("float32", "bfloat16"))
-    chains: int = option(1, "Parts of the batch that are computed side by side.", minimum=1)
-    intra_op: int = option(0, "TensorFlow's threads within an operation; 0 leaves it to TensorFlow.", minimum=0)
-    inter_op: int = option(0, "TensorFlow's threads for operations side by side; 0 likewise.", minimum=0)
+    chains: int = option(1, "Groups of rows that are computed side by side.", minimum=1)
+    threads: int = option(0, "Processor cores; 0 leaves them to TensorFlow.", minimum=0)
 
 
 @dataclass(frozen=True)

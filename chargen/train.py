@@ -17,11 +17,12 @@ from chargen import ChargenError, __version__
 from chargen.bits import bits
 from chargen.config import TrainConfig
 from chargen.evaluate import evaluator
-from chargen.model import CharLM, State, dropout_mask, reset_rows, state_arrays, state_of
+from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import Checkpoint, ModelFile
 from chargen.optimizer import Adam, learning_rate
 from chargen.run import Progress, Run
 from chargen.streams import Streams
+from chargen.unroll import State, row_groups
 from chargen.vocabulary import Ids, Vocabulary
 
 VALIDATIONS_PER_EPOCH = 3
@@ -211,28 +212,37 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[.
     weights, and returns the state after the window, the sum of nats over it, and whether the update was made: not if
     the loss or the gradient is not finite.
     """
-    shape = (settings.seq_length, model.config.units)
+    groups = row_groups(settings.batch_size, model.execution.chains)
+
+    def chain(rows: slice, x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, step: tf.Tensor) -> Any:
+        """Compute the sum of nats over some rows, their state after the window, and the gradient of the mean loss."""
+        x, y, begins, state = tf.nest.map_structure(lambda a: a[rows], (x, y, begins, state))
+        count, length = x.shape
+        masks = None
+        if settings.dropout:
+            shape, layers = (length, model.config.units), range(model.config.layers)
+            seed = settings.random_seed
+            masks = [dropout_mask(settings.dropout, count, shape, seed, n, step, rows.start) for n in layers]
+        variables = [weight.value for weight in model.named_weights().values()]
+        with tf.GradientTape() as tape:
+            carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
+            logits, state = model(x, carried, masks)
+            nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+            loss = nats / (settings.batch_size * length)
+        return nats, state, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
 
     @tf.function  # type: ignore[untyped-decorator]
     def update(
         x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, step: tf.Tensor, rate: tf.Tensor
     ) -> tuple[State, tf.Tensor, tf.Tensor]:
-        weights = model.named_weights()
-        masks = None
-        if settings.dropout:
-            layers = range(model.config.layers)
-            rows = settings.batch_size
-            masks = [dropout_mask(settings.dropout, rows, shape, settings.random_seed, n, step) for n in layers]
-        with tf.GradientTape() as tape:
-            carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
-            logits, state = model(x, carried, masks)
-            nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
-            loss = nats / tf.cast(tf.size(x), tf.float32)
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, [w.value for w in weights.values()])]
+        parts = [chain(rows, x, y, begins, state, step) for rows in groups]
+        nats = tf.add_n([nats for nats, _, _ in parts])
+        state = tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *[after for _, after, _ in parts])
+        gradients = [tf.add_n(sums) for sums in zip(*[own for _, _, own in parts], strict=True)]
         norm = tf.linalg.global_norm(gradients)
         made = tf.math.is_finite(nats) & tf.math.is_finite(norm)
         if made:
-            adam.apply(dict(zip(weights, gradients, strict=True)), norm, rate, step + 1)
+            adam.apply(dict(zip(model.named_weights(), gradients, strict=True)), norm, rate, step + 1)
         return state, nats, made
 
     return update  # type: ignore[no-any-return]

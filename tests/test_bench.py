@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from chargen import ChargenError
-from chargen.bench import interleaved
+from chargen.bench import interleaved, train_sides
 from chargen.cli import main
 
 
@@ -29,3 +29,21 @@ def test_the_sampling_benchmark_measures_every_side(trained):
 def test_a_side_that_fails_is_named_with_its_reason():
     with pytest.raises(ChargenError, match=r"the benchmark's one ended by itself: .*none"):
         interleaved({"one": ("clone", {"model": "none", "count": 1})}, 1)
+
+
+def test_the_training_benchmark_tells_speed_share_start_and_memory(here):
+    sizes = ["--layers", "1", "--units", "8", "--embedding", "4", "--batch-size", "4", "--seq-length", "8"]
+    result = CliRunner().invoke(main, ["bench", "train", "book.txt", *sizes, "--rounds", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert set(figures["others"]) == {"chargen", "Keras fit, float32"}
+    assert figures["characters_per_second"] == figures["others"]["chargen"] > 0
+    assert 0 < figures["share_of_ceiling"] < 1
+    assert figures["peak_memory"] > 1e8
+    assert figures["first_step_seconds"] > 0
+
+
+def test_pytorch_that_is_not_there_is_named_with_the_cure(monkeypatch):
+    monkeypatch.setattr("chargen.bench.find_spec", lambda name: None)
+    with pytest.raises(ChargenError, match="pip install torch"):
+        train_sides({}, torch=True)

@@ -98,7 +98,7 @@ def test_training_into_a_pipe_is_plain_lines_without_noise(here):
     assert done.stderr == ""
     assert "\r" not in done.stdout
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ["text", "model", "training", "run"]
+    assert [line.split()[0] for line in lines[:5]] == ["text", "model", "training", "computing", "run"]
     assert lines[-1].startswith("done; write with: chargen sample")
 
 

@@ -15,10 +15,10 @@ PACKAGE = Path(chargen.__file__).parent
 ORDER = [
     *("__init__", "bits", "config", "vocabulary", "corpus", "streams"),
     *("modelfile", "run", "plan", "sampler", "generate", "clone", "pattern", "originality", "terminal", "interactive"),
-    *("model", "optimizer", "evaluate", "train", "keras_face"),
+    *("unroll", "model", "optimizer", "evaluate", "train", "keras_face"),
     *("bench", "cli", "__main__"),
 ]
-TENSORFLOW = {"model", "optimizer", "evaluate", "train", "keras_face", "bench"}
+TENSORFLOW = {"unroll", "model", "optimizer", "evaluate", "train", "keras_face", "bench"}
 
 
 def imported(module):
