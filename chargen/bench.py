@@ -173,7 +173,7 @@ def torch_train(settings: Settings) -> None:
             logits = dense(outputs)
         loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), y.flatten())
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
         optimizer.step()
         state = tuple(s.detach() for s in state)

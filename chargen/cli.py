@@ -386,55 +386,105 @@ def sample(
             re.compile(values[name] or "")
         except re.error as error:
             raise click.UsageError(f"--{name} is not a regular expression: {error}") from None
+    if count > 1 and (save_state or load_state):
+        raise click.UsageError("a saved state is that of one sample: it does not go with --count")
+    if "separator" in asked and pattern is None:
+        raise click.UsageError("--separator is for --pattern")
     if "" in stops:
         raise click.UsageError("--stop is empty: give the text before which to end")
     blas_threads(count)
-    from chargen.clone import Clone
+    from chargen.clone import Clone, check_state_path
     from chargen.generate import generate
     from chargen.sampler import filters, generators
 
     config = configured(SampleConfig, values)
-    if (output := values["output"]) is not None and output.exists():
-        raise ChargenError(f"{output} exists and is left as it is: name a new file")
+    if (output := values["output"]) is not None:
+        refuse_output(output)
+    if save_state is not None:
+        check_state_path(save_state)
     clone = Clone.open(model)
+    book = Book(run_of(model)) if values["originality"] or values["seed_from_book"] else None
     random_seed = secrets.randbits(32) if config.random_seed is None else config.random_seed
-    drawing = generators(random_seed, count)
-    if load_state is not None:
-        loaded = clone.load_state(load_state)
-        drawing = [loaded] if loaded is not None else drawing
-    seed = read_seed(clone.vocabulary, model, random_seed, values)
+    loaded = clone.load_state(load_state) if load_state is not None else None
+    drawing = generators(random_seed, count) if loaded is None or "random_seed" in asked else [loaded]
+    if pattern is not None and "temperature" not in asked:
+        config = replace(config, temperature=1.0)  # the scores are probabilities of the model as they are
+    from_seed = drawing[0] is not loaded and (config.temperature > 0 or pattern is not None)
+    if config.random_seed is None and (from_seed or values["seed_from_book"]):
+        click.echo(f"random seed: {random_seed}", err=True)
+    seed = read_seed(clone.vocabulary, book, random_seed, values)
     if interactive:
         if "length" not in asked:
             config = replace(config, length=INTERACTIVE_LENGTH)
-        converse(clone, seed, config, drawing[0])
-        return
-    if config.random_seed is None and config.temperature and load_state is None:
-        click.echo(f"random seed: {random_seed}", err=True)
+        ctx.exit(converse(clone, seed, config, drawing[0]))
     if seed:
         clone.feed(seed)
     drawn: Iterator[Piece]
+    settings = {**config.to_json(), "random_seed": random_seed, "count": count}
     if pattern is not None:
         from chargen.corpus import decode
         from chargen.pattern import fill, parse
 
-        slots = parse(decode(read_file(pattern), pattern), pattern)
-        # The scores are probabilities of the model; only a temperature that was asked for changes them.
-        degree = config.temperature if "temperature" in asked else 1.0
+        slots = parse(decode(read_file(pattern), pattern, advice=SAVE_AS), pattern)
         drawn = (
             piece
             for index, generator in enumerate(drawing)
-            for piece in fill(clone if count == 1 else clone.repeat(1), slots, separator, degree, generator, index)
+            for piece in fill(
+                clone if count == 1 else clone.repeat(1), slots, separator, config.temperature, generator, index
+            )
         )
+        settings |= {"pattern": slots, "separator": separator}
     else:
         clone = clone if count == 1 else opened_rows(clone, count)
-        ends = (*stops, "\n") if until_newline else stops
+        ends = [read_stop(clone.vocabulary, stop) for stop in (*stops, *["\n"] * until_newline)]
         drawn = generate(
             clone, config.length, filters(config, clone.vocabulary), drawing if config.temperature else None, ends
         )
-    settings = {**config.to_json(), "stop": list(stops), "until_newline": until_newline, "count": count}
-    show_samples(drawn, seed, model, random_seed if load_state is None else None, settings, values)
+        settings |= {"stop": list(stops), "until_newline": until_newline}
+    with Stop() as stop:
+        show_samples(drawn, seed, book, random_seed if drawing[0] is not loaded else None, settings, values, stop)
     if save_state is not None:
         clone.save_state(save_state, drawing[0])
+    if stop.signal:
+        ctx.exit(128 + stop.signal)
+
+
+SAVE_AS = "save it as UTF-8"
+
+
+def refuse_output(path: Path) -> None:
+    """Raise ChargenError if a new file can't be made at ``path``, before anything is drawn for it."""
+    if path.exists():
+        raise ChargenError(f"{path} exists and is left as it is: name a new file")
+    if not path.absolute().parent.is_dir():
+        raise ChargenError(f"{path} can't be written: there is no folder {path.parent}")
+
+
+def read_stop(vocabulary: Vocabulary, stop: str) -> str:
+    """Return a stop text composed as books are (NFC); warn if it has characters that the model never writes."""
+    from unicodedata import normalize
+
+    from chargen.vocabulary import name
+
+    stop = normalize("NFC", stop)
+    if unknown := [c for c in dict.fromkeys(stop) if c not in vocabulary]:
+        click.echo(f"Warning: the model never writes {name(iter(unknown))}: {stop!r} won't stop it", err=True)
+    return stop
+
+
+class Book:
+    """The text of a run, and its index, opened once for all samples."""
+
+    def __init__(self, run: Run) -> None:
+        self.corpus = run.corpus()
+        self._cache = run.path / "originality.safetensors"
+
+    def compare(self, text: str) -> Originality:
+        """Return what of a text stands in the book."""
+        from chargen.originality import compare, index
+
+        places = index(self.corpus, self._cache)
+        return compare(self.corpus.vocabulary.encode(text), self.corpus.ids, places)
 
 
 def refuse_together(asked: set[str]) -> None:
@@ -452,10 +502,11 @@ EXCLUDING = {
     "seed": {"seed_file", "seed_from_book"},
     "seed_file": {"seed_from_book"},
     "pattern": {"length", "allow", "forbid", "top_k", "top_p", "min_p", "stops", "until_newline"},
-    "load_state": {"random_seed", "count"},
-    "save_state": {"count"},
     "as_json": {"color", "no_seed"},
-    "interactive": {"pattern", "count", "as_json", "output", "stops", "until_newline", "originality", "save_state"},
+    "interactive": {
+        *("pattern", "count", "as_json", "output", "stops", "until_newline", "originality", "save_state"),
+        *("color", "no_seed"),
+    },
 }
 
 
@@ -468,7 +519,7 @@ def opened_rows(clone: Clone, count: int) -> Clone:
     return clone.repeat(count)
 
 
-def read_seed(vocabulary: Vocabulary, model: Path | None, random_seed: int, values: dict[str, Any]) -> str:
+def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, values: dict[str, Any]) -> str:
     """Return the seed that was asked for, in the vocabulary's characters; warn of those that are left out."""
     from chargen.vocabulary import name
 
@@ -476,13 +527,12 @@ def read_seed(vocabulary: Vocabulary, model: Path | None, random_seed: int, valu
         from chargen.corpus import decode
 
         data = read_file(values["seed_file"])
-        seed = decode(data, values["seed_file"]) if data else ""
-    elif values["seed_from_book"]:
+        seed = decode(data, values["seed_file"], advice=SAVE_AS) if data else ""
+    elif values["seed_from_book"] and book is not None:
         from chargen.originality import random_place
 
-        corpus = run_of(model).corpus()
-        place = random_place(len(corpus.ids), BOOK_SEED, random_seed)
-        seed = vocabulary.decode(corpus.ids[place : place + BOOK_SEED])
+        place = random_place(len(book.corpus.ids), BOOK_SEED, random_seed)
+        seed = vocabulary.decode(book.corpus.ids[place : place + BOOK_SEED])
     else:
         seed = values["seed"] or ""
     read, skipped = vocabulary.repair(seed)
@@ -495,6 +545,8 @@ def read_seed(vocabulary: Vocabulary, model: Path | None, random_seed: int, valu
 
 def read_file(path: str) -> bytes:
     """Return the bytes of a file, or of standard input for ``-``."""
+    if path == "-" and sys.stdin is None:
+        raise ChargenError("standard input is closed: name a file")
     with click.open_file(path, "rb") as file:
         return bytes(file.read())
 
@@ -510,15 +562,20 @@ def run_of(model: Path | None) -> Run:
 def show_samples(
     drawn: Iterator[Piece],
     seed: str,
-    model: Path | None,
+    book: Book | None,
     random_seed: int | None,
     settings: dict[str, Any],
     values: dict[str, Any],
+    stop: Stop,
 ) -> None:
-    """Write the samples, the first as it is drawn, in the form that was asked for; then what is to be told of them."""
+    """Write the samples, the first as it is drawn, in the form that was asked for; then what is to be told of them.
+
+    If it is told to stop, it writes what was drawn until then.
+    """
     from chargen.terminal import Clusters, shade
 
     count, out = settings["count"], io.StringIO() if values["output"] else sys.stdout
+    utf8 = isinstance(out, io.StringIO) or (out.encoding or "").lower().replace("-", "") == "utf8"
     shown_seed = "" if values["no_seed"] else seed
     parts: list[list[Piece]] = [[] for _ in range(count)]
     clusters, current = Clusters(), 0
@@ -542,9 +599,9 @@ def show_samples(
         while current < count and parts[current] and parts[current][-1].stopped_by is not None:
             if values["as_json"]:
                 record = told(parts[current], seed, random_seed, settings)
-                if values["originality"]:
-                    record["originality"] = original(record["text"], model)._asdict()
-                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+                if values["originality"] and book is not None:
+                    record["originality"] = book.compare(record["text"])._asdict()
+                out.write(json.dumps(record, ensure_ascii=not utf8) + "\n")
             else:
                 put("", ())
             current += 1
@@ -553,16 +610,20 @@ def show_samples(
                 begin(current)
                 for earlier in parts[current]:
                     put(earlier.text, earlier.nats)
+        if stop.signal:
+            break
+    if not values["as_json"]:
+        put("", ())
+        if out.isatty() or count > 1:
+            out.write("\n")
     if isinstance(out, io.StringIO):
         from chargen.modelfile import write_beside
 
         write_beside(values["output"], out.getvalue().encode("utf-8", "replace"))
-    elif out.isatty() or (count > 1 and not values["as_json"]):
-        out.write("\n")
-    if values["originality"] and not values["as_json"]:
+    if values["originality"] and book is not None and not values["as_json"]:
         for index, pieces in enumerate(parts):
             label = f"{index + 1} of {count}: " if count > 1 else ""
-            click.echo(label + tell_originality("".join(p.text for p in pieces), model), err=True)
+            click.echo(label + tell_originality("".join(p.text for p in pieces), book), err=True)
 
 
 def told(pieces: list[Piece], seed: str, random_seed: int | None, settings: dict[str, Any]) -> dict[str, Any]:
@@ -580,30 +641,20 @@ def told(pieces: list[Piece], seed: str, random_seed: int | None, settings: dict
     }
 
 
-def original(text: str, model: Path | None) -> Originality:
-    """Compare a text with the book of the run that a model is of."""
-    from chargen.originality import compare, index
-
-    run = run_of(model)
-    corpus = run.corpus()
-    return compare(corpus.vocabulary.encode(text), corpus.ids, index(corpus, run.path / "originality.safetensors"))
-
-
-def tell_originality(text: str, model: Path | None) -> str:
+def tell_originality(text: str, book: Book) -> str:
     """Say in two lines what of a text stands in the book."""
-    found = original(text, model)
+    found = book.compare(text)
     copied = text[found.start : found.start + found.longest]
-    characters = run_of(model).config.characters
     shares = ", ".join(f"{n}: {'-' if share is None else f'{share:.1%}'}" for n, share in found.shares.items())
     return (
         f"longest stretch that stands in the book: {found.longest} characters, at character {found.place:,} of "
-        f"{characters:,}: {copied[:60]!r}{'...' if len(copied) > 60 else ''}\n"
+        f"{len(book.corpus.ids):,}: {copied[:60]!r}{'...' if len(copied) > 60 else ''}\n"
         f"sequences that stand in the book, by their length: {shares}"
     )
 
 
-def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator) -> None:
-    """Read lines and show what the model writes, until the input ends."""
+def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator) -> int:
+    """Read lines and show what the model writes, until the input ends; return the exit code."""
     with suppress(ImportError):  # not on Windows; there the console itself edits lines
         import readline  # noqa: F401  - gives input() line editing and history
     from chargen.interactive import Conversation
@@ -618,12 +669,15 @@ def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator
             line = input("> ")
         except EOFError:
             click.echo()
-            return
+            return 0
+        except UnicodeDecodeError:
+            click.echo("that line is not UTF-8: nothing was read", err=True)
+            continue
         except KeyboardInterrupt:
             click.echo()
             continue
         if line.strip() == "/quit":
-            return
+            return 0
         clusters = Clusters()
         try:
             with Stop() as stop:
@@ -638,6 +692,8 @@ def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator
                         break
         except ChargenError as error:
             click.echo(str(error), err=True)
+        if stop.signal == signal.SIGTERM:
+            return 128 + signal.SIGTERM
 
 
 @main.group()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from chargen import ChargenError
 from chargen.config import SampleConfig
 from chargen.generate import generate
-from chargen.modelfile import Arrays, read_arrays, write_arrays
+from chargen.modelfile import Arrays, LayerState, read_arrays, write_arrays
 from chargen.run import open_model
 from chargen.sampler import filters, generators
 from chargen.vocabulary import Vocabulary
@@ -31,13 +31,6 @@ Floats = npt.NDArray[np.float32]
 
 WINDOW = 256  # characters of a long seed whose input products are made at once
 STATE_FORMAT = 1
-
-
-class LayerState(NamedTuple):
-    """What one LSTM layer carries between characters."""
-
-    h: Floats  # (rows, H) the output
-    c: Floats  # (rows, H) the cell
 
 
 class _Layer(NamedTuple):
@@ -213,9 +206,10 @@ class Clone:
         """Go on with the text for ``length`` characters; yield them one by one.
 
         ``settings`` are fields of `SampleConfig`: ``top_k``, ``top_p``, ``min_p``, ``allow``, ``forbid``. Without a
-        random seed each call draws another text.
+        random seed each call draws another text. Raises ChargenError for a setting out of its range.
         """
         config = SampleConfig(length=length, temperature=temperature, **settings)
+        config = SampleConfig.from_json(config.to_json())  # which refuses what is out of range
         seed = secrets.randbits(32) if random_seed is None else random_seed
         drawing = generators(seed, self.rows) if temperature else None
         for piece in generate(self, length, filters(config, self.vocabulary), drawing):
@@ -235,8 +229,7 @@ class Clone:
 
         A state that was saved there before is replaced; any other file is left, and ChargenError raised.
         """
-        if path.exists() and read_arrays(path)[1].get("kind") != "state":
-            raise ChargenError(f"{path} exists and is no saved state: name another file")
+        check_state_path(path)
         header = {
             "kind": "state",
             "format": STATE_FORMAT,
@@ -255,14 +248,27 @@ class Clone:
             raise ChargenError(f"{path} is not a state that this chargen has saved")
         if header.get("model") != self.fingerprint:
             raise ChargenError(f"{path} is a state of another model: load it with the model it was saved with")
-        self._set_rows(len(arrays["h"]))
+        shape = (1, len(self._c))
+        if any(name not in arrays or arrays[name].shape != shape for name in "hc") or self.rows != 1:
+            raise ChargenError(f"{path} is damaged, or not a state of one row")
+        generator = None
+        if header.get("generator") is not None:
+            generator = np.random.Generator(np.random.PCG64())
+            try:
+                generator.bit_generator.state = header["generator"]
+            except (ValueError, TypeError, LookupError, OverflowError):
+                raise ChargenError(f"{path} is damaged: its random generator can't be read") from None
         self._h[:], self._c[:] = arrays["h"].T, arrays["c"].T
         self._make_logits()
-        if header["generator"] is None:
-            return None
-        generator = np.random.Generator(np.random.PCG64())
-        generator.bit_generator.state = header["generator"]
         return generator
+
+
+def check_state_path(path: Path) -> None:
+    """Raise ChargenError if a state can't be saved at ``path``, as another file is there, or no folder."""
+    if path.exists() and read_arrays(path)[1].get("kind") != "state":
+        raise ChargenError(f"{path} exists and is no saved state: name another file")
+    if not path.absolute().parent.is_dir():
+        raise ChargenError(f"{path} can't be written: there is no folder {path.parent}")
 
 
 def _number(name: str) -> int:

@@ -155,9 +155,16 @@ class SampleConfig(Config):
     )
 
 
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def blas_threads(count: int) -> None:
     """Let a batch of so many rows be computed by as many threads as pay; has to come before NumPy is imported.
 
     One row's products are bound by the memory, which one core exhausts: a second one costs more than it brings.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1" if count < 8 else str(os.cpu_count() or 1))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1" if count < 8 else str(cores()))

@@ -85,8 +85,14 @@ def read(paths: Sequence[str], encoding: str = "utf-8") -> Corpus:
     )
 
 
-def decode(data: bytes, source: str, encoding: str = "utf-8") -> str:
-    """Return the normalised text of a file's bytes. Raises ChargenError that names ``source`` where there is none."""
+ADVICE = "name its encoding with --encoding, such as --encoding cp1252"
+
+
+def decode(data: bytes, source: str, encoding: str = "utf-8", advice: str = ADVICE) -> str:
+    """Return the normalised text of a file's bytes.
+
+    Raises ChargenError that names ``source`` where there is none; ``advice`` is what to do about another encoding.
+    """
     if not data:
         raise ChargenError(f"{source} is empty: give a file with text in it")
     if not _has_wide_nul(encoding):
@@ -102,10 +108,7 @@ def decode(data: bytes, source: str, encoding: str = "utf-8") -> str:
         where = "it"
         if isinstance(error, UnicodeDecodeError):
             where = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise ChargenError(
-            f"{source} is not {encoding}: {where} is out of place; "
-            "name its encoding with --encoding, such as --encoding cp1252"
-        ) from None
+        raise ChargenError(f"{source} is not {encoding}: {where} is out of place; {advice}") from None
     if "\0" in text:
         raise ChargenError(f"{source} is a binary file (NUL at character {text.index(chr(0))}): give a text file")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from chargen import ChargenError
-from chargen.clone import Clone, LayerState
+from chargen.clone import Clone
 from chargen.config import SampleConfig
 from chargen.generate import Piece, generate
+from chargen.modelfile import LayerState
 from chargen.sampler import filters
 from chargen.vocabulary import name
 
@@ -56,12 +57,12 @@ class Conversation:
             except ValueError:
                 raise ChargenError(f"/{command} wants a number, such as /{command} 1") from None
             return
+        chosen = filters(self.config, self._clone.vocabulary)
         read, skipped = self._clone.vocabulary.repair(line.removeprefix("/") if line.startswith("//") else line)
         if skipped:
             yield f"never seen, left out: {name(skipped)}"
         self._turns.append((self._clone.state, self._generator.bit_generator.state))
         self._clone.feed(read)
-        chosen = filters(self.config, self._clone.vocabulary)
         drawing = [self._generator] if self.config.temperature else None
         yield from generate(self._clone, self.config.length, chosen, drawing)
 

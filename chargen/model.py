@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig
-from chargen.modelfile import Arrays, ModelFile
-from chargen.unroll import LayerState, State, unroll
+from chargen.modelfile import Arrays, LayerState, ModelFile
+from chargen.unroll import State, unroll
 
 
 class CharLM(keras.Model):  # type: ignore[misc]

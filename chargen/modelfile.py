@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,13 @@ from chargen.vocabulary import Vocabulary
 FORMAT = 1  # raised when an older chargen could no longer read what this one writes
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class LayerState(NamedTuple):
+    """What one LSTM layer carries between characters: arrays or tensors (rows, H) float32."""
+
+    h: Any  # the output
+    c: Any  # the cell
 
 
 def weight_shapes(characters: int, config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -7,12 +7,14 @@ characters stands; longer ones are then compared at the few places that are left
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from chargen import ChargenError
 from chargen.corpus import Corpus
 from chargen.modelfile import read_arrays, write_arrays
 from chargen.vocabulary import Ids
@@ -22,6 +24,14 @@ LENGTHS = (8, 16, 32)  # sequences whose share in the corpus is told
 FORMAT = 1
 
 Places = npt.NDArray[np.uint32]
+
+
+class Match(NamedTuple):
+    """A stretch of a text that stands in the corpus."""
+
+    length: int
+    start: int  # where in the text it begins
+    place: int  # where in the corpus it begins, the first such place
 
 
 class Originality(NamedTuple):
@@ -63,12 +73,13 @@ def _later(packed: npt.NDArray[np.uint64], by: int) -> npt.NDArray[np.uint64]:
 def index(corpus: Corpus, cache: Path) -> Places:
     """Return the corpus's index, from the file ``cache`` if it was made for this corpus, else made and put there."""
     key = {"kind": "originality", "format": FORMAT, "sha256": corpus.sha256}
-    if cache.exists():
+    with suppress(ChargenError):  # of a cache that is not there, or damaged: it is made anew
         arrays, header = read_arrays(cache)
         if header == key:
             return arrays["places"]
     places = build(corpus.ids)
-    write_arrays(cache, {"places": places}, key)
+    with suppress(ChargenError):  # where nothing can be kept, it is made again the next time
+        write_arrays(cache, {"places": places}, key)
     return places
 
 
@@ -86,14 +97,28 @@ def compare(text: npt.NDArray[np.integer], corpus: Ids, places: Places) -> Origi
         if length in LENGTHS:
             shares[length] = float((high > low).mean())
     shares |= dict.fromkeys((n for n in LENGTHS if n > len(text)), None)
-    best = (0, 0, 0)
-    if not len(text):
+    best, corpus_size = Match(0, 0, 0), len(corpus)
+    if not lengths.any():
         return Originality(*best, shares=shares)
-    for start in np.flatnonzero(lengths == DEPTH) if (lengths == DEPTH).any() else [int(lengths.argmax())]:
-        if start + best[0] < len(text) or not best[0]:
-            length, place = _extend(text, int(start), int(lengths[start]), corpus, places)
-            if length > best[0]:
-                best = (length, int(start), place)
+    if lengths.max() < DEPTH:
+        start = int(lengths.argmax())
+        low, high = _range(text, np.array([start]), int(lengths[start]), corpus, places)
+        best = Match(int(lengths[start]), start, int(places[int(low[0]) : int(high[0])].min()))
+        return Originality(*best, shares=shares)
+    for start in np.flatnonzero(lengths == DEPTH).tolist():
+        candidates = np.sort(places[int(low[start]) : int(high[start])].astype(np.int64))
+        length = max(DEPTH, best.length + 1)
+        # Only a match that is longer than the best is of interest: most are ruled out by its last character.
+        candidates = candidates[candidates + length <= corpus_size] if start + length <= len(text) else candidates[:0]
+        candidates = candidates[corpus[candidates + length - 1] == text[start + length - 1]] if len(candidates) else []
+        longer = [c for c in candidates if (corpus[c : c + length] == text[start : start + length]).all()]
+        for place in longer:
+            ours, theirs = text[start + length :], corpus[place + length :]
+            both = min(len(ours), len(theirs))
+            differ = np.flatnonzero(ours[:both] != theirs[:both])
+            whole = length + (int(differ[0]) if len(differ) else both)
+            if whole > best.length:
+                best = Match(whole, start, int(place))
     return Originality(*best, shares=shares)
 
 
@@ -121,18 +146,3 @@ def _range(
             low, high = np.where((low < high) & less, middle + 1, low), np.where((low < high) & ~less, middle, high)
         ends.append(low)
     return ends[0], ends[1]
-
-
-def _extend(text: npt.NDArray[np.integer], start: int, length: int, corpus: Ids, places: Places) -> tuple[int, int]:
-    """Return the length and the first place of the longest match of the text from ``start`` on."""
-    if not length:
-        return 0, 0
-    low, high = _range(text, np.array([start]), length, corpus, places)
-    candidates = np.sort(places[int(low[0]) : int(high[0])].astype(np.int64))
-    while start + length < len(text):
-        inside = candidates[candidates + length < len(corpus)]
-        longer = inside[corpus[inside + length] == text[start + length]]
-        if not len(longer):
-            break
-        candidates, length = longer, length + 1
-    return length, int(candidates[0])

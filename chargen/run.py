@@ -239,7 +239,8 @@ def newest(folder: Path = RUNS) -> Path:
         raise ChargenError("there is no run here yet: make one with `chargen train book.txt`")
 
     def written(config: Path) -> float:
-        return max(f.stat().st_mtime for f in config.parent.glob("[!.]*.*"))
+        files = (config.parent / name for name in (config.name, "metrics.jsonl", MODEL, CHECKPOINT))
+        return max(file.stat().st_mtime for file in files if file.exists())
 
     return max(configs, key=written).parent
 

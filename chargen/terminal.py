@@ -25,7 +25,7 @@ class Clusters:
         """Take characters and what each cost; give the clusters that are whole now, each with its nats."""
         whole = []
         for character, cost in zip(text, nats, strict=True):
-            if self._text and not _extends(self._text[-1], character):
+            if self._text and not _extends(self._text, character):
                 whole += self.release()
             self._text += character
             self._nats.append(cost)
@@ -40,7 +40,8 @@ class Clusters:
 
 def _extends(before: str, character: str) -> bool:
     mark = unicodedata.category(character) in ("Mn", "Me", "Mc") or "\U0001f3fb" <= character <= "\U0001f3ff"
-    return mark or character == JOINER or before == JOINER
+    flag = all("\U0001f1e6" <= c <= "\U0001f1ff" for c in (*before, character)) and len(before) == 1
+    return mark or flag or character == JOINER or before[-1] == JOINER
 
 
 def shade(text: str, nats: float) -> str:

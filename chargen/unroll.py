@@ -38,7 +38,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice  # in place inside a loop; keras.ops uses it too
 
-from chargen.config import Execution, ModelConfig, TrainConfig
+from chargen.config import Execution, ModelConfig, TrainConfig, cores
+from chargen.modelfile import LayerState
 
 STEPS_IN_A_CHUNK = 16  # 8 and 32 are as fast; unrolled whole, 2 x 512 with T = 64 starts after 4.0 s instead of 2.5
 FEWEST_ROWS = 16  # of a chain for ``steps``: oneDNN takes as long for 8 columns as for 16
@@ -47,14 +48,7 @@ compiled = tf.function(jit_compile=True, autograph=False)
 chunk = tf.function(autograph=False, experimental_attributes={"_noinline": True})  # traced once, called T / 16 times
 
 
-class LayerState(NamedTuple):
-    """What one LSTM layer carries between characters."""
-
-    h: tf.Tensor  # (B, H) float32, the output
-    c: tf.Tensor  # (B, H) float32, the cell
-
-
-State = tuple[LayerState, ...]  # of L layers, the one nearest the input first
+State = tuple[LayerState, ...]  # of L layers, the one nearest the input first; h and c are (B, H) float32
 Masks = Sequence[tf.Tensor | None] | None
 
 
@@ -71,7 +65,8 @@ def processor_features() -> frozenset[str]:
     features = frozenset(flags.split(":")[1].split())
     # oneDNN can be told to leave features unused, which is how a lesser processor is tried out.
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    return features if limit in ("ALL", "DEFAULT") or "AMX" in limit else features - {"amx_bf16", "avx512_bf16"}
+    whole = limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX"))
+    return features if whole else features - {"amx_bf16", "avx512_bf16"}
 
 
 def choose(model: ModelConfig, train: TrainConfig) -> tuple[Execution, str]:
@@ -81,7 +76,7 @@ def choose(model: ModelConfig, train: TrainConfig) -> tuple[Execution, str]:
     same. It is chosen once for a run and kept with it.
     """
     fast_bfloat16 = bool({"amx_bf16", "avx512_bf16"} & processor_features())
-    threads = train.threads or len(os.sched_getaffinity(0))
+    threads = train.threads or cores()
     if tf.config.list_physical_devices("GPU"):
         return Execution(threads=threads), "a GPU computes Keras's layers by cuDNN"
     precision, reason = train.precision, "as asked"

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from chargen import __version__
 from chargen.cli import main
 from chargen.config import TrainConfig
-from chargen.run import Run
+from chargen.modelfile import read_arrays, write_arrays
+from chargen.run import Run, newest
 from tests.conftest import SMALL
 
 
@@ -319,7 +320,9 @@ def test_an_output_file_is_new_and_whole(trained, here):
     [
         (["--seed", "a", "--seed-from-book"], "--seed does not go with --seed-from-book"),
         (["--pattern", "book.txt", "--stop", "x"], "--pattern does not go with --stop"),
-        (["--load-state", "book.txt", "--random-seed", "1"], "--load-state does not go with --random-seed"),
+        (["--load-state", "book.txt", "--count", "2"], "does not go with --count"),
+        (["--separator", "-"], "--separator is for --pattern"),
+        (["--interactive", "--color"], "--interactive does not go with --color"),
         (["--json", "--color"], "--json does not go with --color"),
         (["--interactive", "--count", "2"], "--interactive does not go with --count"),
         (["--allow", "["], "is not a regular expression"),
@@ -347,3 +350,48 @@ def test_interactive_answers_lines_until_the_input_ends(trained):
     assert result.exit_code == 0
     assert "temperature 0" in result.stdout
     assert "there is no command /no" in result.stderr
+
+
+def test_what_would_fail_at_the_end_fails_before_anything_is_drawn(trained, here):
+    (here / "poem").write_text("roses")
+    for options in (["--output", "nowhere/text"], ["--save-state", "poem"], ["--save-state", "nowhere/state"]):
+        result = run("sample", "--model", trained, "--length", 20, *options)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+    assert (here / "poem").read_text() == "roses"
+
+
+def test_a_damaged_state_is_refused_with_one_line(trained, here):
+    base = ["sample", "--model", trained, "--length", 5]
+    assert run(*base, "--save-state", "state").exit_code == 0
+    whole = (here / "state").read_bytes()
+    arrays, header = read_arrays(here / "state")
+    write_arrays(here / "rows", {name: array.repeat(3, 0) for name, array in arrays.items()}, header)
+    write_arrays(here / "empty", {}, header)
+    write_arrays(here / "generator", arrays, {**header, "generator": {"state": 1}})
+    (here / "cut").write_bytes(whole[:-1])
+    for name in ("rows", "empty", "generator", "cut"):
+        result = run(*base, "--load-state", name)
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1), name
+
+
+def test_a_random_seed_can_be_given_with_a_state_and_is_told_where_it_decides_something(trained, here):
+    base = ["sample", "--model", trained, "--length", 20]
+    assert run(*base, "--seed", "the ", "--save-state", "state").exit_code == 0
+    assert run(*base, "--load-state", "state").stderr == ""
+    texts = [run(*base, "--load-state", "state", "--random-seed", n).stdout for n in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+    assert run(*base, "--seed-from-book", "--temperature", 0).stderr.startswith("random seed: ")
+
+
+def test_asking_for_originality_does_not_make_a_run_the_newest(here):
+    for _ in range(2):
+        assert run("train", "book.txt", *SMALL, "--steps", 5).exit_code == 0
+    assert run("sample", "--model", "runs/book", "--length", 5, "--originality").exit_code == 0
+    assert str(newest()) == "runs/book-2"
+
+
+def test_a_stop_text_that_the_model_never_writes_is_warned_of(trained):
+    result = run("sample", "--model", trained, "--length", 5, "--stop", "§")
+    assert result.exit_code == 0
+    assert "never writes § (U+00A7)" in result.stderr

@@ -1,5 +1,6 @@
 """Real processes: killed, stopped, installed from a wheel."""
 
+import os
 import random
 import re
 import signal
@@ -107,6 +108,45 @@ def test_a_closed_pipe_ends_sampling_quietly(trained):
     done = subprocess.run(["sh", "-c", reader], capture_output=True, timeout=60, check=False)
     assert len(done.stdout) == 50
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_sampling_with_what_was_drawn_written(trained, here, number, code):
+    words = ["sample", "--model", str(trained), "--seed", "the ", "--length", "100000000", "--output", "text"]
+    process = subprocess.Popen(command(*words, "--save-state", "state"), cwd=here, stderr=subprocess.PIPE)
+    time.sleep(3)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert (here / "text").read_text().startswith("the ")
+    assert chargen("sample", "--model", str(trained), "--load-state", "state", cwd=here).returncode == 0
+
+
+def test_interactive_on_a_terminal_edits_lines_stops_writing_and_goes_on(trained, here):
+    import pty
+
+    terminal, its_end = pty.openpty()
+    words = command("sample", "--model", str(trained), "--interactive", "--length", "50000000")
+    process = subprocess.Popen(words, cwd=here, stdin=its_end, stdout=its_end, stderr=its_end, close_fds=True)
+    os.close(its_end)
+
+    def until(text: bytes) -> bytes:
+        seen, deadline = b"", time.monotonic() + 60
+        while text not in seen:
+            assert time.monotonic() < deadline, seen[-200:]
+            seen += os.read(terminal, 4096)
+        return seen
+
+    until(b"> ")
+    os.write(terminal, b"zthe \x01\x04\n")  # to the line's beginning, and the z, which the model never saw, is deleted
+    assert b"never seen" not in until(b"that")
+    process.send_signal(signal.SIGINT)  # ends the turn, not the program
+    until(b"\r\n> ")
+    os.write(terminal, b"/length 5\n")
+    until(b"length 5")
+    os.write(terminal, b"/quit\n")
+    assert process.wait(timeout=30) == 0
+    os.close(terminal)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(here):

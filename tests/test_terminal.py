@@ -15,6 +15,7 @@ from chargen.terminal import Clusters, shade
         ("👍🏽x", ["👍🏽", "x"]),
         ("\u0301a", ["\u0301", "a"]),
         ("नि", ["नि"]),
+        ("🇫🇷🇩🇪x", ["🇫🇷", "🇩🇪", "x"]),
         ("", []),
     ],
 )

@@ -9,10 +9,11 @@ from chargen.bench import interleaved
 from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.corpus import read
 from chargen.model import CharLM
+from chargen.modelfile import LayerState
 from chargen.optimizer import Adam, learning_rate
 from chargen.streams import Streams
 from chargen.train import compile_step
-from chargen.unroll import LayerState, choose, processor_features, row_groups, unroll
+from chargen.unroll import choose, processor_features, row_groups, unroll
 
 LOOP, LOOP16, STEPS = Execution("loop"), Execution("loop", "bfloat16"), Execution("steps", "bfloat16")
 FAST = pytest.mark.parametrize("execution", [LOOP, LOOP16, STEPS], ids=["loop", "loop-bfloat16", "steps"])
