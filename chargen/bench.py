@@ -36,11 +36,12 @@ def interleaved(sides: Mapping[str, tuple[str, Settings]], rounds: int) -> dict[
     """Measure the sides, name -> (function of this module, its settings); return for each the best of its rounds.
 
     A side's figures are what its function says when it is ready (``seconds`` of start-up among them) and the best
-    round's; ``peak_memory`` is the process's, in bytes. Raises ChargenError if a side fails.
+    round's; ``peak_memory`` is the process's, in bytes. Of a side that can't start there is only why it ``failed``.
+    Raises ChargenError if that is the first.
     """
     figures: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
-        processes = {}
+        processes: dict[str, subprocess.Popen[str]] = {}
         for name, (side, settings) in sides.items():
             process = stack.enter_context(
                 subprocess.Popen(
@@ -52,7 +53,13 @@ def interleaved(sides: Mapping[str, tuple[str, Settings]], rounds: int) -> dict[
                 )
             )
             stack.callback(process.kill)
-            figures[name] = _answer(name, process)
+            try:
+                figures[name] = _answer(name, process)
+            except ChargenError as error:
+                if not processes:  # the first, which the others are compared with
+                    raise
+                figures[name] = {"failed": str(error)}
+                continue
             processes[name] = process
         for _ in range(rounds):
             for name, process in processes.items():

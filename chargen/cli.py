@@ -726,6 +726,8 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
     operations = operations_per_character(len(read(files).vocabulary), model)
     with quiet():
         figures = interleaved(sides, rounds)
+    for name in [name for name, figure in figures.items() if "failed" in figure]:
+        click.echo(f"left out: {figures.pop(name)['failed']}", err=True)
     ours = figures["chargen"]
     ceiling = figures[f"large product, {ours['precision']}"]["per_second"]
     if as_json:

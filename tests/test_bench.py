@@ -31,6 +31,14 @@ def test_a_side_that_fails_is_named_with_its_reason():
         interleaved({"one": ("clone", {"model": "none", "count": 1})}, 1)
 
 
+def test_a_side_that_cannot_run_here_leaves_the_others_their_figures(trained):
+    model = str(trained / "model.safetensors")
+    sides = {"one": ("memory", {"model": model}), "two": ("memory", {"model": "none"})}
+    figures = interleaved(sides, 1)
+    assert figures["one"]["per_second"] > 0
+    assert "none" in figures["two"]["failed"]
+
+
 def test_the_training_benchmark_tells_speed_share_start_and_memory(here):
     sizes = ["--layers", "1", "--units", "8", "--embedding", "4", "--batch-size", "4", "--seq-length", "8"]
     result = CliRunner().invoke(main, ["bench", "train", "book.txt", *sizes, "--rounds", "1", "--json"])
