@@ -833,12 +833,13 @@ def quiet() -> Iterator[None]:
     with tempfile.TemporaryFile() as log:
         terminal = os.dup(2)
         os.dup2(log.fileno(), 2)
+        started = False
         try:
             yield
-        except BaseException:
-            log.seek(0)
-            os.write(terminal, log.read())
-            raise
+            started = True
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+            if not started:
+                log.seek(0)
+                os.write(2, log.read())

@@ -114,7 +114,9 @@ def test_a_closed_pipe_ends_sampling_quietly(trained):
 def test_a_signal_ends_sampling_with_what_was_drawn_written(trained, here, number, code):
     words = ["sample", "--model", str(trained), "--seed", "the ", "--length", "100000000", "--output", "text"]
     process = subprocess.Popen(command(*words, "--save-state", "state"), cwd=here, stderr=subprocess.PIPE)
-    time.sleep(3)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"random seed")  # which is told just before it draws
+    time.sleep(1)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
