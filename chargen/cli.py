@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from math import isfinite, prod
 from pathlib import Path
 from shlex import quote
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from chargen.corpus import Corpus
     from chargen.generate import Piece
     from chargen.model import CharLM
-    from chargen.originality import Originality
+    from chargen.originality import Originality, Places
     from chargen.run import Run
     from chargen.streams import Streams
     from chargen.train import Validation
@@ -394,7 +395,7 @@ def sample(
         raise click.UsageError("--stop is empty: give the text before which to end")
     blas_threads(count)
     from chargen.clone import Clone, check_state_path
-    from chargen.generate import generate
+    from chargen.generate import generate, opening
     from chargen.sampler import filters, generators
 
     config = configured(SampleConfig, values)
@@ -417,8 +418,8 @@ def sample(
         if "length" not in asked:
             config = replace(config, length=INTERACTIVE_LENGTH)
         ctx.exit(converse(clone, seed, config, drawing[0]))
-    if seed:
-        clone.feed(seed)
+    if seed or clone.is_fresh:
+        clone.feed(seed or opening(clone.vocabulary))
     drawn: Iterator[Piece]
     settings = {**config.to_json(), "random_seed": random_seed, "count": count}
     if pattern is not None:
@@ -435,7 +436,7 @@ def sample(
         )
         settings |= {"pattern": slots, "separator": separator}
     else:
-        clone = clone if count == 1 else opened_rows(clone, count)
+        clone = clone if count == 1 else clone.repeat(count)
         ends = [read_stop(clone.vocabulary, stop) for stop in (*stops, *["\n"] * until_newline)]
         drawn = generate(
             clone, config.length, filters(config, clone.vocabulary), drawing if config.temperature else None, ends
@@ -473,18 +474,23 @@ def read_stop(vocabulary: Vocabulary, stop: str) -> str:
 
 
 class Book:
-    """The text of a run, and its index, opened once for all samples."""
+    """The text of a run, and its index, each opened once for all samples."""
 
     def __init__(self, run: Run) -> None:
         self.corpus = run.corpus()
         self._cache = run.path / "originality.safetensors"
 
+    @cached_property
+    def _places(self) -> Places:
+        from chargen.originality import index
+
+        return index(self.corpus, self._cache)
+
     def compare(self, text: str) -> Originality:
         """Return what of a text stands in the book."""
-        from chargen.originality import compare, index
+        from chargen.originality import compare
 
-        places = index(self.corpus, self._cache)
-        return compare(self.corpus.vocabulary.encode(text), self.corpus.ids, places)
+        return compare(self.corpus.vocabulary.encode(text), self.corpus.ids, self._places)
 
 
 def refuse_together(asked: set[str]) -> None:
@@ -508,15 +514,6 @@ EXCLUDING = {
         *("color", "no_seed"),
     },
 }
-
-
-def opened_rows(clone: Clone, count: int) -> Clone:
-    """Return so many rows of what the clone has read; if it is nothing, of how a text starts."""
-    from chargen.generate import opening
-
-    if clone.is_fresh:
-        clone.feed(opening(clone.vocabulary))
-    return clone.repeat(count)
 
 
 def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, values: dict[str, Any]) -> str:
