@@ -19,14 +19,15 @@ def option(
     maximum: float | None = None,
     exclusive: bool = False,
     choices: tuple[str, ...] = (),
+    planned: bool = False,
 ) -> Any:
     """Declare a field that is also a command-line option.
 
     ``minimum`` and ``maximum`` are the ends of its range; ``exclusive`` leaves both ends out of it. ``choices``, if
-    there are any, are the only values.
+    there are any, are the only values. What is ``planned`` is chosen by `plan` where training isn't told.
     """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "exclusive": exclusive, "choices": choices}
-    return field(default=default, metadata=metadata)
+    limits = {"minimum": minimum, "maximum": maximum, "exclusive": exclusive, "choices": choices}
+    return field(default=default, metadata={"help": help, "planned": planned, **limits})
 
 
 class Config:
@@ -68,7 +69,7 @@ class Config:
 
 
 def _within(
-    value: Any, *, minimum: float | None, maximum: float | None, exclusive: bool, choices: tuple[str, ...], help: str
+    value: Any, *, minimum: float | None, maximum: float | None, exclusive: bool, choices: tuple[str, ...], **_: Any
 ) -> bool:
     if isinstance(value, str):
         return not choices or value in choices
@@ -80,8 +81,8 @@ def _within(
 class ModelConfig(Config):
     """The shape of the network; with the vocabulary's size it fixes the shape of every weight."""
 
-    layers: int = option(1, "LSTM layers, one above the other.", minimum=1)
-    units: int = option(384, "Units of each LSTM layer.", minimum=1)
+    layers: int = option(1, "LSTM layers, one above the other.", minimum=1, planned=True)
+    units: int = option(384, "Units of each LSTM layer.", minimum=1, planned=True)
     embedding: int = option(64, "Numbers that stand for a character at the input.", minimum=1)
 
 
@@ -89,17 +90,42 @@ class ModelConfig(Config):
 class TrainConfig(Config):
     """How a model is trained."""
 
-    batch_size: int = option(16, "Streams: places of the text that are read side by side.", minimum=1)
-    seq_length: int = option(64, "Characters in a window, through which the gradient flows back.", minimum=1)
-    epochs: float | None = option(
-        None, "Passes over the training text; 10 unless --steps is given.", minimum=0, maximum=1e6, exclusive=True
+    minutes: float | None = option(
+        None,
+        "Time to train; 10 unless --epochs or --steps is given.",
+        minimum=0,
+        maximum=1e6,
+        exclusive=True,
     )
-    steps: int | None = option(None, "Updates of the weights, in place of --epochs.", minimum=1, maximum=10**12)
+    epochs: float | None = option(
+        None, "Passes over the training text, in place of --minutes.", minimum=0, maximum=1e6, exclusive=True
+    )
+    steps: int | None = option(None, "Updates of the weights, in place of --minutes.", minimum=1, maximum=10**12)
+    batch_size: int = option(64, "Streams: places of the text that are read side by side.", minimum=1, planned=True)
+    seq_length: int = option(
+        64, "Characters in a window, through which the gradient flows back.", minimum=1, planned=True
+    )
     learning_rate: float = option(
-        0.004, "Adam's highest rate: reached after a warm-up, left by a cosine.", minimum=0, maximum=10, exclusive=True
+        0.01,
+        "Adam's highest rate: reached after a warm-up, left by a cosine.",
+        minimum=0,
+        maximum=10,
+        exclusive=True,
+        planned=True,
     )
     dropout: float = option(
-        0.1, "Share of each layer's outputs that is blanked at random in training.", minimum=0, maximum=0.95
+        0.1,
+        "Share of each layer's outputs that is blanked at random in training.",
+        minimum=0,
+        maximum=0.95,
+        planned=True,
+    )
+    weight_drop: float = option(
+        0.0,
+        "Share of the recurrent kernels' weights that is blanked at random in training, anew for each step.",
+        minimum=0,
+        maximum=0.95,
+        planned=True,
     )
     clip_norm: float = option(
         1.0, "Longest gradient: a longer one is shortened to it.", minimum=0, maximum=1e6, exclusive=True

@@ -57,15 +57,23 @@ class CharLM(keras.Model):  # type: ignore[misc]
             ) from None
         self.built = True
 
-    def call(self, ids: tf.Tensor, state: State, masks: Sequence[tf.Tensor] | None = None) -> tuple[tf.Tensor, State]:
+    def call(
+        self,
+        ids: tf.Tensor,
+        state: State,
+        masks: Sequence[tf.Tensor] | None = None,
+        recurrent_kernels: Sequence[tf.Tensor] | None = None,
+    ) -> tuple[tf.Tensor, State]:
         """Read a window from a state. Any B and T will do.
 
         ids: (B, T) int32. masks: for dropout, L tensors that broadcast to (B, T, H), by which the layers' outputs are
-        multiplied. Returns the logits (B, T, V) float32 of the character after each one read, and the state after the
-        last. The state given is not changed.
+        multiplied. recurrent_kernels: L tensors (H, 4H) in place of the layers' own. Returns the logits (B, T, V)
+        float32 of the character after each one read, and the state after the last. The state given is not changed.
         """
         between = None if masks is None else masks[:-1]
-        outputs, state = unroll(self.embedding(ids), state, self.lstm, self.execution, between)  # (B, T, H)
+        outputs, state = unroll(
+            self.embedding(ids), state, self.lstm, self.execution, between, None, None, recurrent_kernels
+        )
         if masks is not None:
             outputs *= masks[-1]
         return self.dense(outputs), state
@@ -95,9 +103,9 @@ class CharLM(keras.Model):  # type: ignore[misc]
             weight.assign(arrays[name])
 
     @classmethod
-    def of(cls, file: ModelFile) -> CharLM:
-        """Return the model that a model file holds."""
-        model = cls(len(file.vocabulary), file.config)
+    def of(cls, file: ModelFile, execution: Execution | None = None) -> CharLM:
+        """Return the model that a model file holds, computed by Keras's layers unless told otherwise."""
+        model = cls(len(file.vocabulary), file.config, execution=execution)
         model.assign(file.weights)
         return model
 

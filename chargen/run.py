@@ -36,7 +36,7 @@ class RunConfig:
     train: TrainConfig
     execution: Execution
     start: int  # the schedule of the learning rate goes from this step ..
-    stop: int  # .. to this one, where training ends
+    stop: int | None  # .. to this one, where training ends; None until the machine's speed is known
     files: tuple[str, ...]  # of the corpus, absolute; none is the bundled book
     name: str
     characters: int
@@ -56,7 +56,7 @@ class RunConfig:
             train=TrainConfig.from_json(values["train"]),
             execution=Execution.from_json(values.get("execution", {})),
             start=int(values["start"]),
-            stop=int(values["stop"]),
+            stop=None if values["stop"] is None else int(values["stop"]),
             files=tuple(map(str, values["files"])),
             name=str(values["name"]),
             characters=int(values["characters"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
-from math import isfinite
+from math import ceil, isfinite
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -16,7 +16,7 @@ import tensorflow as tf
 from chargen import ChargenError, __version__
 from chargen.bits import bits
 from chargen.config import TrainConfig
-from chargen.evaluate import evaluator
+from chargen.evaluate import in_order
 from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import Checkpoint, ModelFile
 from chargen.optimizer import Adam, learning_rate
@@ -25,10 +25,21 @@ from chargen.streams import Streams
 from chargen.unroll import State, row_groups
 from chargen.vocabulary import Ids, Vocabulary
 
-VALIDATIONS_PER_EPOCH = 3
-FEWEST_STEPS = 10  # between validations, where an epoch is short
+MOST_VALIDATIONS = 30  # of a run
+FEWEST_STEPS = 10  # between validations, where a run is short
+# Between validations, as a multiple of the validation text: a validation then takes 3 to 5 % of the time.
+READ_BETWEEN = 8
+MEASURED_SHARE, MEASURED_SECONDS, UNMEASURED_STEPS = 0.05, 8, 3  # the first steps compile, and are left out
 CHECKPOINT_SECONDS = 60
 MOST_RECOVERIES = 3
+
+
+class Planned(NamedTuple):
+    """The machine's speed is known, and with it how many steps fit into the minutes that were given."""
+
+    stop: int
+    epochs: float
+    characters_per_second: float
 
 
 class Step(NamedTuple):
@@ -55,9 +66,13 @@ class Recovery(NamedTuple):
 
 
 def train(
-    model: CharLM, vocabulary: Vocabulary, streams: Streams, validation: Ids, run: Run
-) -> Generator[Step | Validation | Recovery]:
+    model: CharLM, vocabulary: Vocabulary, streams: Streams, validation: Ids, run: Run, began: float | None = None
+) -> Generator[Planned | Step | Validation | Recovery]:
     """Train ``model`` as ``run.config`` says, from the run's checkpoint if it has one; yield what happens.
+
+    A run that was given minutes is measured first: after some 5 % of them the number of steps is fixed, and written to
+    the run's configuration; all that follows is a function of the step. The minutes count from ``began``, a
+    `time.monotonic`; from now, if it isn't given.
 
     Files are written before the record that tells of them is yielded. Whoever stops iterating and closes the
     iterator (``close()``, which leaving a ``for`` loop does too in CPython) finds a checkpoint of the last step made.
@@ -66,11 +81,12 @@ def train(
     written.
     """
     config, settings = run.config, run.config.train
+    began = time.monotonic() if began is None else began
     adam = Adam(model.named_weights(), settings.clip_norm)
     update = compile_step(model, adam, settings)
-    evaluate = evaluator(model)
+    evaluate = in_order(model)
     summary = {"text": config.name, "characters": config.characters, "sha256": config.sha256, "chargen": __version__}
-    interval = max(streams.windows // VALIDATIONS_PER_EPOCH, FEWEST_STEPS)
+    window_size = streams.batch_size * streams.seq_length
 
     state, progress = model.zero_state(settings.batch_size), Progress()
     # The last update's sum of nats and whether it was made: looked at one step late, so that the host never waits for
@@ -91,7 +107,7 @@ def train(
             return True
         (nats, made), pending = pending, None
         if made:
-            characters = progress.characters + streams.batch_size * streams.seq_length
+            characters = progress.characters + window_size
             progress = replace(progress, nats=progress.nats + float(nats), characters=characters)
         return bool(made)
 
@@ -116,15 +132,14 @@ def train(
         """Score the validation text and write all files; None, and no files, if the score is not finite."""
         nonlocal progress, metrics
         tick()
-        score = evaluate(validation)
-        nats = score.nats / score.characters
+        nats = float(evaluate(validation).mean(dtype="float64"))
         if not isfinite(nats):
             return None
         best = progress.best is None or nats < progress.best
         record = {
             "step": progress.step,
             "epoch": round(progress.step / streams.windows, 4),
-            "characters": progress.step * streams.batch_size * streams.seq_length,
+            "characters": progress.step * window_size,
             "seconds": round(progress.seconds, 2),
             "training_bpc": bits(progress.nats / progress.characters),
             "validation_bpc": bits(nats),
@@ -161,15 +176,33 @@ def train(
     run.write_metrics(metrics)
     save()
 
+    laps = [time.monotonic()]
     try:
         while not progress.finished:
+            if config.stop is None and (seconds := _measured(laps, settings)):
+                settle()
+                evaluate(validation)  # which compiles it
+                before = time.monotonic()
+                evaluate(validation)
+                save()
+                validated_in = time.monotonic() - before
+                left = 60 * (settings.minutes or 0) - (time.monotonic() - began)
+                more = steps_in(left, seconds, validated_in, window_size, len(validation), progress.step - config.start)
+                config = replace(config, stop=progress.step + more)
+                run.reconfigure(config)
+                yield Planned(progress.step + more, (progress.step + more) / streams.windows, window_size / seconds)
+                lap = time.monotonic()
             rate = progress.factor * learning_rate(progress.step, config.start, config.stop, settings.learning_rate)
             window = streams.read(progress.step)
             state, *result = update(*window, state, tf.constant(progress.step, tf.int64), tf.constant(rate))
             made = settle()
             pending = (result[0], result[1])
             progress = replace(progress, step=progress.step + 1)
-            due = progress.step % interval == 0 or progress.step == config.stop
+            laps.append(time.monotonic())
+            due = config.stop is not None and (
+                progress.step == config.stop
+                or progress.step % interval(config.stop - config.start, window_size, len(validation)) == 0
+            )
             late = time.monotonic() - saved > CHECKPOINT_SECONDS
             if due or late:
                 made = settle() and made
@@ -205,6 +238,35 @@ def train(
         ) from None
 
 
+def interval(steps: int, window: int, held_out: int) -> int:
+    """Return how many steps there are from one validation to the next, in a schedule of so many steps.
+
+    ``window`` is the characters of a step, ``held_out`` those of the validation text.
+    """
+    return max(FEWEST_STEPS, ceil(steps / MOST_VALIDATIONS), ceil(READ_BETWEEN * held_out / window))
+
+
+def steps_in(seconds: float, step: float, validation: float, window: int, held_out: int, done: int = 0) -> int:
+    """Return how many steps fit into so many seconds, with the validations among them; one at the least.
+
+    ``step`` and ``validation`` are the seconds that each takes, ``done`` the steps already made of the schedule.
+    """
+    steps = max(1, int(seconds / step))
+    for _ in range(8):  # the validations depend on the steps, and the other way round
+        validations = ceil(steps / interval(steps + done, window, held_out))
+        steps = max(1, int((seconds - validations * validation) / step))
+    return steps
+
+
+def _measured(laps: list[float], settings: TrainConfig) -> float | None:
+    """Return the seconds of a step, from the times between steps, once they were taken long enough."""
+    laps = laps[UNMEASURED_STEPS:]
+    enough = min(MEASURED_SECONDS, MEASURED_SHARE * 60 * (settings.minutes or 0))
+    if len(laps) < 2 or laps[-1] - laps[0] < enough:
+        return None
+    return (laps[-1] - laps[0]) / (len(laps) - 1)
+
+
 def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[..., tuple[State, tf.Tensor, tf.Tensor]]:
     """Return the training step as one compiled function.
 
@@ -214,7 +276,9 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[.
     """
     groups = row_groups(settings.batch_size, model.execution.chains)
 
-    def chain(rows: slice, x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, step: tf.Tensor) -> Any:
+    def chain(
+        rows: slice, x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, step: tf.Tensor, kept: Any
+    ) -> Any:
         """Compute the sum of nats over some rows, their state after the window, and the gradient of the mean loss."""
         x, y, begins, state = tf.nest.map_structure(lambda a: a[rows], (x, y, begins, state))
         count, length = x.shape
@@ -226,16 +290,23 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[.
         variables = [weight.value for weight in model.named_weights().values()]
         with tf.GradientTape() as tape:
             carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
-            logits, state = model(x, carried, masks)
+            kernels = kept and [lstm.cell.recurrent_kernel * mask for lstm, mask in zip(model.lstm, kept, strict=True)]
+            logits, state = model(x, carried, masks, kernels)
             nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
             loss = nats / (settings.batch_size * length)
         return nats, state, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+
+    def weight_mask(layer: int, step: tf.Tensor) -> tf.Tensor:
+        """Return what a layer's recurrent kernel is multiplied by (Merity, Keskar and Socher 2018: DropConnect)."""
+        units, place = model.config.units, model.config.layers + layer
+        return dropout_mask(settings.weight_drop, 1, (units, 4 * units), settings.random_seed, place, step)[0]
 
     @tf.function  # type: ignore[untyped-decorator]
     def update(
         x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, step: tf.Tensor, rate: tf.Tensor
     ) -> tuple[State, tf.Tensor, tf.Tensor]:
-        parts = [chain(rows, x, y, begins, state, step) for rows in groups]
+        kept = [weight_mask(n, step) for n in range(model.config.layers)] if settings.weight_drop else None
+        parts = [chain(rows, x, y, begins, state, step, kept) for rows in groups]
         nats = tf.add_n([nats for nats, _, _ in parts])
         state = tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *[after for _, after, _ in parts])
         gradients = [tf.add_n(sums) for sums in zip(*[own for _, _, own in parts], strict=True)]

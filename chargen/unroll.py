@@ -120,23 +120,28 @@ def unroll(
     between: Masks = None,
     recurrent: Masks = None,
     restart: tf.Tensor | None = None,
+    recurrent_kernels: Sequence[tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, State]:
     """Compute all layers over a window from a state; return the outputs (B, T, H) float32 and the state after it.
 
     x: (B, T, I) float32. layers: L keras.layers.LSTM that return sequences and states. between: L - 1 masks that
     broadcast to (B, T, H), by which what a layer gives to the next is multiplied. recurrent: L masks (B, H), by which
     h is multiplied in the recurrent product, constant over the window. restart: (B, T) bool, true where a row's state
-    is zero before the character is read. No gradient goes to the state or the masks. Shapes are static, but for
-    ``keras``, which takes any and has the first kind of mask only; with the other two it is ``loop`` that computes.
+    is zero before the character is read. recurrent_kernels: L tensors (H, F) in place of the layers' own. No gradient
+    goes to the state or the masks. Shapes are static, but for ``keras``, which takes any and has the first kind of
+    mask only; with the other two it is ``loop`` that computes.
     """
+    kernels = [(layer.cell.kernel.value, layer.cell.recurrent_kernel.value, layer.cell.bias.value) for layer in layers]
+    if recurrent_kernels is not None:
+        kernels = [(own[0], other, own[2]) for own, other in zip(kernels, recurrent_kernels, strict=True)]
     between = list(between or [None] * (len(layers) - 1))
     masked = restart is not None or any(mask is not None for mask in recurrent or ())
     if execution.unroll == "keras" and not masked:
-        return _keras(x, state, layers, between)
+        return _keras(x, state, layers, kernels, between)
     return _feature_major(
         x,
         state,
-        [(layer.cell.kernel.value, layer.cell.recurrent_kernel.value, layer.cell.bias.value) for layer in layers],
+        kernels,
         between,
         list(recurrent or [None] * len(layers)),
         restart,
@@ -145,10 +150,13 @@ def unroll(
     )
 
 
-def _keras(x: tf.Tensor, state: State, layers: Sequence[Any], between: list[Any]) -> tuple[tf.Tensor, State]:
+def _keras(
+    x: tf.Tensor, state: State, layers: Sequence[Any], kernels: list[tuple[Any, ...]], between: list[Any]
+) -> tuple[tf.Tensor, State]:
     states = []
-    for number, (layer, carried) in enumerate(zip(layers, state, strict=True)):
-        x, h, c = layer(x, initial_state=[carried.h, carried.c])
+    for number, (layer, own, carried) in enumerate(zip(layers, kernels, state, strict=True)):
+        frozen = layer.non_trainable_variables
+        (x, h, c), _ = layer.stateless_call(own, frozen, x, initial_state=[carried.h, carried.c])
         states.append(LayerState(h, c))
         if number < len(between) and between[number] is not None:
             x = x * between[number]
@@ -432,9 +440,13 @@ def _cell(a: tf.Tensor, z: tf.Tensor, bias: tf.Tensor, c: tf.Tensor) -> tuple[tf
 def _cell_back(
     dh: tf.Tensor, above: tf.Tensor, dc: tf.Tensor, gates: tf.Tensor, c: tf.Tensor, before: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
-    """Dh [k, H, B] is the recurrent product in k pieces, see `_pieces`."""
+    """Dh [k, H, B] is the recurrent product in k pieces, see `_pieces`.
+
+    They are added one by one: a reduction goes to XLA's YNNPACK, which is built in the first execution, and in one of
+    some sixty runs crashed there (TensorFlow 2.21), as two chains begin with it at the same time.
+    """
     gate = tf.reshape(_widen(gates), [4, *c.shape])
-    parts, dc = _through(tf.reduce_sum(_widen(dh), 0) + _widen(above), dc, gate, c, before)
+    parts, dc = _through(tf.add_n([*tf.unstack(_widen(dh)), _widen(above)]), dc, gate, c, before)
     return _put_gates(tf.zeros(gates.shape, gates.dtype), parts), dc
 
 

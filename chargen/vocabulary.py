@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from math import lgamma, log
 
 import numpy as np
 import numpy.typing as npt
@@ -66,13 +67,31 @@ class Vocabulary:
 
         Raises ChargenError that names the characters that have no id; `repair` replaces or removes those.
         """
+        ids, known = self.encode_known(text)
+        if not known.all():
+            unknown = Vocabulary.of(text)
+            raise ChargenError(f"not in the vocabulary: {name(c for c in unknown.characters if c not in self)}")
+        return ids
+
+    def encode_known(self, text: str) -> tuple[Ids, npt.NDArray[np.bool_]]:
+        """Return the ids (n,) of the characters of ``text`` that have one, and which of its N characters have (N,)."""
         table = np.full(CODE_POINTS, len(self), np.uint32)
         table[self._points] = np.arange(len(self))
         ids = table[code_points(text)]
-        if (ids == len(self)).any():
-            unknown = Vocabulary.of(text)
-            raise ChargenError(f"not in the vocabulary: {name(c for c in unknown.characters if c not in self)}")
-        return ids.astype(self.dtype)
+        known = ids < len(self)
+        return ids[known].astype(self.dtype), known
+
+    def escape_nats(self, unknown: int, characters: int) -> float:
+        """Return what it costs to tell which of so many characters are unknown, and what they are.
+
+        Each character says first whether it is known, at the price of Laplace's rule of succession: a whole of
+        (n + 1) · C(n, u), in whatever order. An unknown one is then any of the Unicode characters that the vocabulary
+        does not have, all alike. Where none is unknown nothing has to be told, and it costs nothing.
+        """
+        if not unknown:
+            return 0.0
+        ways = lgamma(characters + 1) - lgamma(unknown + 1) - lgamma(characters - unknown + 1)
+        return log(characters + 1) + ways + unknown * log(CODE_POINTS - len(self))
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """Return the text whose ids (N,) these are. Raises IndexError for an id that no character has."""

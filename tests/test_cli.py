@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import click
 import pytest
@@ -144,9 +145,27 @@ def test_a_small_text_gets_smaller_sizes_and_is_told_so(here):
     (here / "small.txt").write_text("A small text, hardly more than a line or two.\n" * 3)
     result = run("train", "small.txt", "--units", 4, "--embedding", 2, "--epochs", 1)
     assert result.exit_code == 0, result.output
-    assert "the sizes suit a text of 138 characters" in result.stdout
     config = Run(here / "runs" / "small").config.train
     assert config.batch_size < TrainConfig().batch_size
+    assert f"{config.batch_size} streams x {config.seq_length} characters" in result.stdout
+
+
+def test_the_sizes_are_told_with_their_reason_and_left_alone_where_they_were_asked_for(here):
+    result = run("train", "book.txt", "--steps", 1, "--batch-size", 2)
+    assert "64 units are worth it from" in result.stdout
+    assert "1 x 64 LSTM" in result.stdout
+    result = run("train", "book.txt", "--steps", 1, "--batch-size", 2, "--units", 3)
+    assert "worth it" not in result.stdout
+    assert "1 x 3 LSTM" in result.stdout
+
+
+def test_a_run_given_minutes_ends_when_they_are_over(here):
+    began = time.monotonic()
+    result = run("train", "book.txt", *SMALL, "--minutes", 0.15)
+    assert result.exit_code == 0, result.output
+    assert " characters a second: " in result.stdout
+    assert 3 < time.monotonic() - began < 20  # a machine that other tests keep busy is not a steady one
+    assert run("train", "book.txt", "--minutes", 1, "--epochs", 1).exit_code == 2
 
 
 def test_a_text_from_standard_input_is_kept_and_gone_on_with(here, text):

@@ -29,13 +29,13 @@ def arrays(run):
 def uninterrupted(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("uninterrupted")
     (folder / "book.txt").write_text(text, "utf-8")
-    assert chargen("train", "book.txt", *SMALL, "--steps", STEPS, cwd=folder).returncode == 0
+    assert chargen("train", "book.txt", *SMALL, "--validation", "0.01", "--steps", STEPS, cwd=folder).returncode == 0
     return arrays(folder / "runs" / "book")
 
 
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(here, uninterrupted):
     moments = random.Random(3)
-    arguments = ["train", "book.txt", *SMALL, "--steps", STEPS]
+    arguments = ["train", "book.txt", *SMALL, "--validation", "0.01", "--steps", STEPS]
     checkpoint = here / "runs" / "book" / "checkpoint.safetensors"
     steps: list[int] = []
     for kill in range(KILLS):
@@ -78,7 +78,10 @@ def test_a_run_is_trained_by_one_process_at_a_time(here):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_training_after_the_step_and_the_command_it_prints_goes_on(here, uninterrupted, number, code):
     process = subprocess.Popen(
-        command("train", "book.txt", *SMALL, "--steps", STEPS), cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("train", "book.txt", *SMALL, "--validation", "0.01", "--steps", STEPS),
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     while not (here / "runs" / "book" / "metrics.jsonl").exists():
         assert process.poll() is None
@@ -99,7 +102,7 @@ def test_training_into_a_pipe_is_plain_lines_without_noise(here):
     assert done.stderr == ""
     assert "\r" not in done.stdout
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == ["text", "model", "training", "computing", "run"]
+    assert [line.split()[0] for line in lines[:6]] == ["text", "model", "training", "recipe", "computing", "run"]
     assert lines[-1].startswith("done; write with: chargen sample")
 
 

@@ -3,11 +3,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from chargen import ChargenError
 from chargen.bits import bits
-from chargen.config import ModelConfig
-from chargen.evaluate import ROWS, RUN_IN, evaluator
+from chargen.config import Execution, ModelConfig
+from chargen.evaluate import CONTEXT, ROWS, RUN_IN, STEP, dynamic, in_order, in_windows, score
 from chargen.model import CharLM
 from chargen.run import open_model
+from chargen.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -18,24 +20,25 @@ def model():
 def alone(model, ids):
     """The plain way: one row, from the first character to the last."""
     logits, _ = tf.function(model)(ids[None, :-1].astype(np.int32), model.zero_state(1))
-    return float(np.sum(keras.losses.sparse_categorical_crossentropy(ids[None, 1:], logits, from_logits=True)))
+    return keras.losses.sparse_categorical_crossentropy(ids[None, 1:], logits, from_logits=True).numpy()[0]
+
+
+def drawn(characters):
+    return np.random.default_rng(characters).integers(0, 5, characters).astype(np.uint8)
 
 
 @pytest.mark.parametrize("characters", [2, 3, 64, 65, 100, 1030, 2049, 5000])
-def test_every_character_but_the_first_counts_once(model, characters):
-    ids = np.random.default_rng(characters).integers(0, 5, characters).astype(np.uint8)
-    score = evaluator(model)(ids)
-    assert score.characters == characters - 1
-    # A new model forgets fast, so the run-in leaves no trace: side by side is the same sum as alone.
-    assert score.nats == pytest.approx(alone(model, ids), rel=1e-5)
+def test_every_character_but_the_first_has_its_own_cost(model, characters):
+    ids = drawn(characters)
+    # A new model forgets fast, so the run-in leaves no trace: side by side costs the same as alone.
+    np.testing.assert_allclose(in_order(model)(ids), alone(model, ids), rtol=1e-4)
 
 
 def test_a_trained_model_scores_the_same_side_by_side_as_alone(trained, text):
     file = open_model(trained)
     model, ids = CharLM.of(file), file.vocabulary.encode(text)
-    score = evaluator(model)(ids)
     assert len(ids) > 4 * 4 * RUN_IN  # so that several rows read it
-    assert bits(score.nats / score.characters) == pytest.approx(bits(alone(model, ids) / (len(ids) - 1)), abs=0.002)
+    assert bits(in_order(model)(ids).mean()) == pytest.approx(bits(alone(model, ids).mean()), abs=0.002)
 
 
 def test_a_short_text_is_read_by_one_row_and_a_long_one_by_many(model):
@@ -48,8 +51,56 @@ def test_a_short_text_is_read_by_one_row_and_a_long_one_by_many(model):
 
     model.zero_state = noted
     try:
-        evaluator(model)(np.zeros(4 * RUN_IN, np.uint8))
-        evaluator(model)(np.zeros(4 * RUN_IN * ROWS + 1, np.uint8))
+        in_order(model)(np.zeros(4 * RUN_IN, np.uint8))
+        in_order(model)(np.zeros(4 * RUN_IN * ROWS + 1, np.uint8))
     finally:
         del model.zero_state
     assert rows == [1, ROWS]
+
+
+@pytest.mark.parametrize("characters", [2, CONTEXT, CONTEXT + 1, 3 * CONTEXT + 7])
+def test_in_windows_of_256_each_begins_from_a_zero_state(model, characters):
+    ids = drawn(characters)
+    parts = [alone(model, ids[start : start + CONTEXT + 1]) for start in range(0, characters - 1, CONTEXT)]
+    np.testing.assert_allclose(in_windows(model)(ids), np.concatenate(parts), rtol=1e-4)
+
+
+def test_a_dynamic_evaluation_learns_only_from_what_it_has_scored(model):
+    """A text's beginning costs the same whatever its end is, and its first stretch what it costs without learning."""
+    short, ids = drawn(300)[: 3 * STEP + 1], drawn(300)
+    costs = dynamic(model)(ids)
+    np.testing.assert_array_equal(costs[: 3 * STEP], dynamic(model)(short))
+    np.testing.assert_allclose(costs[:STEP], alone(model, ids)[:STEP], rtol=1e-4)
+    assert np.abs(costs - alone(model, ids)).max() > 1e-3
+
+
+def test_a_dynamic_evaluation_can_not_foretell_chance(model):
+    assert dynamic(model)(drawn(4000)).mean() > np.log(5) - 0.01
+
+
+@pytest.mark.parametrize("unroll", ["keras", "loop"])
+def test_a_dynamic_evaluation_gains_on_a_text_that_repeats_and_leaves_the_weights_as_they_were(trained, unroll):
+    file = open_model(trained)
+    model = CharLM.of(file, Execution(unroll))
+    ids = np.tile(drawn(60), 40)
+    assert dynamic(model)(ids)[1000:].mean() < 0.9 * in_order(model)(ids)[1000:].mean()
+    for name, array in model.arrays().items():
+        np.testing.assert_array_equal(array, file.weights[name])
+
+
+def test_unknown_characters_cost_what_it_takes_to_name_them(model):
+    vocabulary = Vocabulary("abcde")
+    known = score("abcabc", vocabulary, in_order(model))
+    assert (known.characters, known.unknown_characters, known.unknown) == (5, 0, "")
+    mixed = score("aébcébcß", vocabulary, in_order(model))
+    assert (mixed.characters, mixed.unknown_characters, mixed.unknown) == (7, 3, "éß")
+    # The known characters cost what they cost without the others in between.
+    alone = score("abcbc", vocabulary, in_order(model))
+    assert mixed.costs.sum() == pytest.approx(alone.costs.sum() + vocabulary.escape_nats(3, 8))
+    assert mixed.nats_per_character > 3 * np.log(1_000_000) / 7
+    assert set(mixed.to_json()) >= {"nats_per_character", "bpc", "perplexity", "characters", "unknown_characters"}
+
+
+def test_a_text_of_nothing_known_is_refused(model):
+    with pytest.raises(ChargenError, match="fewer than two characters that the model knows"):
+        score("éßa", Vocabulary("abcde"), in_order(model))

@@ -21,6 +21,12 @@ def test_even_the_shortest_schedule_has_a_rate_above_nothing(steps):
     assert all(0 < learning_rate(step, 0, steps, 0.5) <= 0.5 for step in range(steps))
 
 
+def test_while_the_end_is_not_known_the_rate_warms_up_and_stays():
+    rates = [learning_rate(step, 0, None, 1.0) for step in range(300)]
+    assert rates[:100] == [learning_rate(step, 0, 10_000, 1.0) for step in range(100)]
+    assert set(rates[99:]) == {1.0}
+
+
 def test_a_later_schedule_is_the_same_one_later():
     assert [learning_rate(s, 0, 90, 1.0) for s in range(90)] == [learning_rate(s, 70, 160, 1.0) for s in range(70, 160)]
 
@@ -29,7 +35,7 @@ def test_adam_with_clipping_is_the_adam_of_keras():
     values = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
     ours, theirs = keras.Variable(values), keras.Variable(values)
     adam = Adam({"w": ours}, clip_norm=1.0)
-    reference = keras.optimizers.Adam(0.01, epsilon=1e-8, global_clipnorm=1.0)
+    reference = keras.optimizers.Adam(0.01, beta_2=0.99, epsilon=1e-8, global_clipnorm=1.0)
     for update in range(1, 6):
         gradient = tf.constant(values * update)
         adam.apply({"w": gradient}, tf.norm(gradient), tf.constant(0.01), tf.constant(update))

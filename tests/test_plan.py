@@ -6,7 +6,7 @@ from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.corpus import read
 from chargen.modelfile import Checkpoint
-from chargen.plan import plan, resume
+from chargen.plan import plan, resume, sizes
 from chargen.run import Run
 
 
@@ -32,6 +32,7 @@ def test_sizes_that_were_not_asked_for_shrink_to_a_small_text(corpus):
     default = planned(small).train
     assert default.batch_size * default.seq_length <= 180
     assert default.batch_size < TrainConfig().batch_size
+    assert default.minutes == 10
     asked = planned(small, batch_size=20).train
     assert (asked.batch_size, asked.seq_length) == (20, 8)
     assert planned(small, seq_length=30).train.seq_length == 30
@@ -50,6 +51,7 @@ def test_a_finished_run_gets_a_new_schedule_from_where_it_is(corpus):
     run = checkpointed(corpus, step=10, finished=True)
     config = resume(run, corpus, TrainConfig(steps=5, patience=3), {"steps", "patience"})
     assert (config.start, config.stop, config.train.steps, config.train.patience) == (10, 15, 5, 3)
+    assert resume(run, corpus, TrainConfig(minutes=2.0), {"minutes"}).stop is None
     with pytest.raises(ChargenError, match=r"finished, at step 10.*--epochs"):
         resume(run, corpus, TrainConfig(), set())
 
@@ -59,3 +61,25 @@ def test_the_schedule_of_an_unfinished_run_stays(corpus):
     assert resume(run, corpus, TrainConfig(steps=99), set()) == run.config
     with pytest.raises(ChargenError, match=r"--steps would change the schedule.*chargen train --resume runs/book"):
         resume(run, corpus, TrainConfig(steps=5), {"steps"})
+
+
+def test_more_time_takes_a_larger_layer_and_reading_oftener_blanks_more_of_it():
+    novel, play, shelf = (
+        [sizes(characters, 80, TrainConfig(minutes=m, threads=2)) for m in (1, 10, 60)]
+        for characters in (150_000, 1_000_000, 5_000_000)
+    )
+    for text in (novel, play, shelf):
+        assert text[0]["units"] < text[1]["units"] < text[2]["units"]
+    for shorter, longer in ((shelf, play), (play, novel)):
+        assert all(a["units"] == b["units"] for a, b in zip(shorter, longer, strict=True))
+        assert shorter[1]["dropout"] < longer[1]["dropout"]
+        assert shorter[1]["weight_drop"] < longer[1]["weight_drop"]
+
+
+def test_epochs_choose_by_what_is_read_and_minutes_by_what_would_be(corpus):
+    few, many = (sizes(1_000_000, 80, TrainConfig(epochs=e)) for e in (1, 50))
+    assert few["units"] < many["units"]
+    assert few["dropout"] < many["dropout"]
+    assert sizes(1_000_000, 80, TrainConfig(steps=1000)) == sizes(1_000_000, 80, TrainConfig(epochs=4.096))
+    own = plan(corpus, ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"})
+    assert (own.model.units, own.train.dropout) == (7, 0.9)

@@ -1,10 +1,13 @@
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
@@ -15,9 +18,21 @@ from chargen.optimizer import Adam
 from chargen.plan import plan, resume
 from chargen.run import Progress, Run
 from chargen.streams import Streams
-from chargen.train import MOST_RECOVERIES, Recovery, Step, Validation, compile_step, train
+from chargen.train import (
+    MOST_RECOVERIES,
+    READ_BETWEEN,
+    Planned,
+    Recovery,
+    Step,
+    Validation,
+    compile_step,
+    interval,
+    steps_in,
+    train,
+)
 
 SHAPE = ModelConfig(layers=2, units=8, embedding=4)
+PLANNED = {"weight_drop"}  # left at its default
 CLOCK = ("seconds", "characters_per_second")
 
 
@@ -26,9 +41,16 @@ def corpus(here):
     return read(["book.txt"])
 
 
+@pytest.fixture
+def often(monkeypatch):
+    """Validate as often as a run may, however long the validation text is."""
+    monkeypatch.setattr("chargen.train.READ_BETWEEN", 0)
+
+
 def begin(corpus, name, **settings):
-    settings = {"batch_size": 4, "seq_length": 8, "steps": 40, "dropout": 0.2, "learning_rate": 0.01, **settings}
-    config = plan(corpus, SHAPE, TrainConfig(**settings), set(settings))
+    settings = {"batch_size": 4, "seq_length": 8, "dropout": 0.2, "learning_rate": 0.01, **settings}
+    settings |= {} if {"minutes", "steps"} & set(settings) else {"steps": 40}
+    config = plan(corpus, SHAPE, TrainConfig(**settings), {*settings, "layers", "units", *PLANNED})
     return Run.create(Path("runs") / name, config, corpus)
 
 
@@ -46,7 +68,7 @@ def finish(run, corpus, stop_at=None):
     with training(run, corpus) as records:
         for record in records:
             seen.append(record)
-            step = record.record["step"] if isinstance(record, Validation) else record.step
+            step = record.record["step"] if isinstance(record, Validation) else getattr(record, "step", 0)
             if stop_at is not None and step >= stop_at:
                 break
     return seen
@@ -76,7 +98,7 @@ def test_forty_steps_at_once_and_interrupted_are_the_same_bytes(corpus):
     assert a[3] == b[3]
 
 
-def test_training_learns_and_keeps_the_best_model(corpus):
+def test_training_learns_and_keeps_the_best_model(corpus, often):
     run = begin(corpus, "run", steps=150, learning_rate=0.03, dropout=0.0)
     finish(run, corpus)
     metrics = run.metrics()
@@ -103,7 +125,8 @@ def test_a_checkpoint_is_there_before_the_first_step(corpus):
 def test_validation_leaves_the_training_alone(corpus, monkeypatch):
     often, seldom = begin(corpus, "often"), begin(corpus, "seldom")
     monkeypatch.setattr("chargen.train.FEWEST_STEPS", 3)
-    monkeypatch.setattr("chargen.train.VALIDATIONS_PER_EPOCH", 100)
+    monkeypatch.setattr("chargen.train.MOST_VALIDATIONS", 100)
+    monkeypatch.setattr("chargen.train.READ_BETWEEN", 0)
     finish(often, corpus)
     monkeypatch.setattr("chargen.train.FEWEST_STEPS", 1000)
     finish(seldom, corpus)
@@ -112,7 +135,7 @@ def test_validation_leaves_the_training_alone(corpus, monkeypatch):
     assert told(often)[2] == told(seldom)[2]
 
 
-def test_patience_ends_a_run_that_no_longer_gains(corpus):
+def test_patience_ends_a_run_that_no_longer_gains(corpus, often):
     run = begin(corpus, "run", patience=2, steps=2000, learning_rate=1e-12, clip_norm=1e-3)
     records = finish(run, corpus)
     validations = [r for r in records if isinstance(r, Validation)]
@@ -122,7 +145,7 @@ def test_patience_ends_a_run_that_no_longer_gains(corpus):
         finish(run, corpus)
 
 
-def test_a_finished_run_is_trained_further_with_a_new_schedule(corpus):
+def test_a_finished_run_is_trained_further_with_a_new_schedule(corpus, often):
     run = begin(corpus, "run")
     finish(run, corpus)
     before = run.metrics()
@@ -188,7 +211,7 @@ def test_divergence_goes_back_to_the_last_checkpoint_at_half_the_rate(corpus, mo
 
 def test_training_gives_up_after_three_divergences_with_the_best_model_intact(corpus, monkeypatch):
     poisoned(monkeypatch, [30] * (MOST_RECOVERIES + 1))
-    monkeypatch.setattr("chargen.train.VALIDATIONS_PER_EPOCH", 20)
+    monkeypatch.setattr("chargen.train.READ_BETWEEN", 0)
     run = begin(corpus, "run")
     with pytest.raises(ChargenError, match=r"diverged.*--learning-rate"):
         finish(run, corpus)
@@ -207,3 +230,63 @@ def test_a_full_disk_ends_training_with_the_earlier_files_intact(corpus, monkeyp
     with pytest.raises(ChargenError, match="No space left on device"):
         finish(run, corpus)
     assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
+
+
+def test_minutes_become_a_number_of_steps_that_is_fixed_once(corpus, often):
+    run = begin(corpus, "run", minutes=0.05)
+    assert run.config.stop is None
+    seen, began = [], time.monotonic()
+    with training(run, corpus) as records:
+        for record in records:
+            seen.append(record)
+            if isinstance(record, Planned):
+                break
+    assert all(isinstance(record, Step) for record in seen[:-1])
+    assert time.monotonic() - began < 3
+    opened = Run(run.path)
+    assert opened.config.stop == seen[-1].stop > Progress.of(Checkpoint.read(run.checkpoint_path)).step
+    later = finish(opened, corpus)
+    assert not any(isinstance(record, Planned) for record in later)
+    assert opened.metrics()[-1]["step"] == opened.config.stop
+    assert opened.metrics()[0]["learning_rate"] > opened.metrics()[-1]["learning_rate"]
+
+
+def test_a_run_stopped_before_it_was_measured_is_measured_when_it_goes_on(corpus):
+    run = begin(corpus, "run", minutes=0.05)
+    finish(run, corpus, 2)
+    assert Run(run.path).config.stop is None
+    finish(Run(run.path), corpus)
+    assert run.metrics()[-1]["step"] == Run(run.path).config.stop
+
+
+@given(
+    steps=st.integers(1, 10**6), window=st.integers(1, 10**5), held_out=st.integers(1, 10**6),
+    step=st.floats(1e-4, 10), validation=st.floats(0, 100), seconds=st.floats(-10, 10**5),
+)  # fmt: skip
+def test_the_steps_and_validations_of_a_budget_take_its_time(steps, window, held_out, step, validation, seconds):
+    every = interval(steps, window, held_out)
+    assert every * window >= READ_BETWEEN * held_out
+    assert steps / every <= 30
+    count = steps_in(seconds, step, validation, window, held_out)
+    assert count >= 1
+    if count > 1:
+        taken = count * step + -(-count // interval(count, window, held_out)) * validation
+        assert taken <= seconds + step + validation
+
+
+def test_a_blanked_weight_gets_no_gradient_and_the_masks_are_of_the_step(corpus):
+    """Adam moves every weight that has a gradient by about the rate, and none that has not."""
+    settings = begin(corpus, "run", weight_drop=0.5).config.train
+    window, moved = Streams(corpus.ids, 4, 8).read(0), []
+    for step in (0, 0, 1):
+        model = CharLM(len(corpus.vocabulary), SHAPE)
+        before = model.arrays()
+        update = compile_step(model, Adam(model.named_weights(), 1e6), settings)
+        state = tf.nest.map_structure(lambda s: s + 0.1, model.zero_state(4))
+        update(window.x, window.y, window.begins & False, state, tf.constant(step, tf.int64), tf.constant(0.01))
+        moved.append({n: array != before[n] for n, array in model.arrays().items() if "recurrent" in n})
+    for name, where in moved[0].items():
+        assert 0.3 < where.mean() < 0.7, name
+        assert (where == moved[1][name]).all()
+        assert (where != moved[2][name]).any()
+    assert (moved[0]["lstm_0/recurrent_kernel"] != moved[0]["lstm_1/recurrent_kernel"]).any()

@@ -255,3 +255,23 @@ def test_peak_memory_follows_the_formula_at_the_head_of_the_file(precision, batc
         bytes_each = 20 * 2 + 18  # without products in bfloat16 it is the loop that computes
     more = peak(batch_size, longer, precision) - peak(batch_size, 8, precision)
     assert more == pytest.approx(bytes_each * batch_size * (longer - 8) * 256, rel=0.4)
+
+
+@pytest.mark.parametrize("execution", [Execution(), LOOP, STEPS], ids=["keras", "loop", "steps"])
+def test_other_recurrent_kernels_are_taken_in_place_of_the_layers_own(execution):
+    x, state, layers = case(2, 7, 5, 19, 3)
+    scales = [normal(np.random.default_rng(n), 7, 28) for n in range(2)]
+
+    def scaled(x):
+        kernels = [layer.cell.recurrent_kernel * scale for layer, scale in zip(layers, scales, strict=True)]
+        return unroll(x, state, layers, execution, recurrent_kernels=kernels)
+
+    ours = value_and_gradients(scaled, x, state, layers)
+    for layer, scale in zip(layers, scales, strict=True):
+        layer.cell.recurrent_kernel.assign(layer.cell.recurrent_kernel * scale)
+    values, gradients = value_and_gradients(lambda x: plain(x, state, layers), x, state, layers)
+    gradients = [
+        g * scales[(n - 2) // 3] if n in (2, 5) else g
+        for n, g in enumerate(gradients)  # x, then 3 weights a layer
+    ]
+    assert_equal(ours, (values, gradients), execution.precision)

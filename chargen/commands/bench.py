@@ -1,0 +1,122 @@
+"""``chargen bench``."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chargen.config import ModelConfig, TrainConfig
+
+if TYPE_CHECKING:
+    pass
+
+from chargen.shell import UNROLLS, Command, configured, options, quiet
+
+
+@click.group()
+def bench() -> None:
+    """Measure chargen beside what would be used instead, in one interleaved run."""
+
+
+@bench.command(
+    "train",
+    cls=Command,
+    epilog="""
+    chargen bench train
+    chargen bench train --layers 2 --units 512 --batch-size 64 --torch
+    chargen bench train book.txt --precision float32 --json
+    """,
+)
+@click.argument("files", nargs=-1, type=click.Path(exists=True))
+@options(ModelConfig)
+@options(TrainConfig, only=("batch_size", "seq_length", "precision", "threads"))
+@click.option("--torch", is_flag=True, help="Measure PyTorch too, in both precisions; it has to be installed.")
+@click.option("--rounds", type=click.IntRange(1), default=4, show_default=True, help="Rounds; the best one counts.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool, **values: Any) -> None:
+    """Measure characters per second of training steps on FILES, beside stock Keras's fit of the same model."""
+    from chargen.bench import interleaved, operations_per_character, train_sides
+    from chargen.corpus import read
+
+    model = configured(ModelConfig, values)
+    sides = train_sides({**values, "files": list(files)}, torch=torch)
+    operations = operations_per_character(len(read(files).vocabulary), model)
+    with quiet():
+        figures = interleaved(sides, rounds)
+    for name in [name for name, figure in figures.items() if "failed" in figure]:
+        click.echo(f"left out: {figures.pop(name)['failed']}", err=True)
+    ours = figures["chargen"]
+    ceiling = figures[f"large product, {ours['precision']}"]["per_second"]
+    if as_json:
+        result = {
+            "characters_per_second": ours["per_second"],
+            "others": {n: f["per_second"] for n, f in figures.items() if "product" not in n},
+            **{key: ours[key] for key in ("precision", "unroll", "chains", "threads")},
+            "gflops": operations * ours["per_second"] / 1e9,
+            "share_of_ceiling": operations * ours["per_second"] / ceiling,
+            "first_step_seconds": ours["first_step_seconds"],
+            "peak_memory": ours["peak_memory"],
+        }
+        click.echo(json.dumps(result))
+        return
+    click.echo(
+        f"{model.layers} x {model.units}, {values['batch_size']} streams x {values['seq_length']}; chargen computes "
+        f"{ours['precision']} by {UNROLLS[ours['unroll']]}\n\n"
+        f"{'':22}characters/s  chargen is   GFLOP/s  of ceiling  first step    memory"
+    )
+    for name, figure in figures.items():
+        if "product" in name:
+            continue
+        flops = operations * figure["per_second"]
+        precision = ours["precision"] if name == "chargen" else name.split(", ")[1]
+        most = figures[f"large product, {precision}"]
+        click.echo(
+            f"{name:22}{figure['per_second']:12,.0f}{ours['per_second'] / figure['per_second']:10.2f} x"
+            f"{flops / 1e9:10,.0f}{flops / most['per_second']:12.0%}{figure['first_step_seconds']:10.1f} s"
+            f"{figure['peak_memory'] / 2**20:7,.0f} MB"
+        )
+
+
+@bench.command(
+    "sample",
+    cls=Command,
+    epilog="""
+    chargen bench sample
+    chargen bench sample --model runs/book --json
+    """,
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run or a model file. [default: an untrained model of 2 x 512]",
+)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; the best one counts.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
+    """Measure characters per second at several counts, the first character's latency, and stock Keras's loops."""
+    from chargen.bench import first_character_seconds, interleaved, sample_sides, untrained
+    from chargen.run import find_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(find_model(model) if model else untrained(Path(folder) / "model.safetensors"))
+        figures = interleaved(sample_sides(path), rounds)
+        latency = first_character_seconds(path)
+    one = figures["chargen, count 1"]["per_second"]
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "characters_per_second": {name: figure["per_second"] for name, figure in figures.items()},
+                    "first_character_seconds": latency,
+                    "bytes_per_character": figures["reading the weights"]["bytes"],
+                }
+            )
+        )
+        return
+    click.echo(f"first character after {latency:.2f} s\n\n{'':24}characters/s   chargen is")
+    for name, figure in figures.items():
+        click.echo(f"{name:24}{figure['per_second']:12,.0f}   {one / figure['per_second']:9.2f} x")

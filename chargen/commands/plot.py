@@ -1,0 +1,43 @@
+"""``chargen plot``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from chargen import ChargenError
+from chargen.shell import Command, refuse_output
+
+
+@click.command(
+    cls=Command,
+    epilog="""
+    chargen plot runs/book --output curves.svg
+    chargen plot runs/book runs/book-2 --output curves.png
+    """,
+)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The new picture, whose name ends with .svg or .png.",
+)
+def plot(runs: tuple[Path, ...], output: Path) -> None:
+    """Draw the bits per character of RUNS in one picture: in training and validation, by characters and by minutes."""
+    from chargen.modelfile import write_beside
+    from chargen.plot import KINDS, curves
+    from chargen.run import Run
+
+    kind = output.suffix.removeprefix(".").lower()
+    if kind not in KINDS:
+        raise click.UsageError(f"--output {output} is neither .svg nor .png: name a picture that is")
+    refuse_output(output)
+    metrics = [(run.name or str(run), Run(run).metrics()) for run in runs]
+    for name, records in metrics:
+        if not records:
+            raise ChargenError(f"{name} has no validation yet: there is nothing to draw")
+    write_beside(output, curves(metrics, kind))
+    for name, records in metrics:
+        click.echo(f"{name}: {min(record['validation_bpc'] for record in records):.3f} validation bpc at best")

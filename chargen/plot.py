@@ -1,0 +1,51 @@
+"""Pictures of metrics. Needs matplotlib, the extra ``plot``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+from chargen import ChargenError
+
+KINDS = ("svg", "png")  # the endings of a picture's name
+
+
+def curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], kind: str) -> bytes:
+    """Return a picture of several runs' bits per character, against the characters read and against minutes.
+
+    runs: the name and the metrics of each. kind: one of KINDS. Raises ChargenError if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ChargenError("pictures need matplotlib: pip install 'chargen[plot]'") from None
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    by_characters, by_minutes = figure.subplots(1, 2, sharey=True)
+    for number, (name, metrics) in enumerate(runs):
+        colour = f"C{number % 10}"
+        for axes, xs in (
+            (by_characters, [record["characters"] / 1e6 for record in metrics]),
+            (by_minutes, [record["seconds"] / 60 for record in metrics]),
+        ):
+            marker = "o" if len(metrics) == 1 else None
+            axes.plot(xs, [r["training_bpc"] for r in metrics], color=colour, linestyle=":", marker=marker)
+            best = min(r["validation_bpc"] for r in metrics)
+            axes.plot(
+                xs,
+                [r["validation_bpc"] for r in metrics],
+                color=colour,
+                marker=marker,
+                label=f"{name}: {best:.3f} at best" if axes is by_characters else None,
+            )
+    for axes, unit in ((by_characters, "million characters read"), (by_minutes, "minutes")):
+        axes.set_xlabel(unit)
+        axes.grid(alpha=0.3)
+    low, high = by_characters.get_ylim()
+    last = max(metrics[-1]["training_bpc"] for _, metrics in runs)
+    by_characters.set_ylim(low, min(high, max(1.6 * last, low + 0.5)))  # the first bits fall fast, and tell little
+    by_characters.set_ylabel("bits per character (dotted: training)")
+    by_characters.legend()
+    data = BytesIO()
+    figure.savefig(data, format=kind, dpi=150)
+    return data.getvalue()

@@ -1,0 +1,192 @@
+"""What every command shares: options made from a configuration, errors of one line, stopping, a quiet start."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import errno
+import io
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from math import isfinite
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from chargen import ChargenError
+from chargen.config import Config
+
+if TYPE_CHECKING:
+    from chargen.run import Run
+
+
+C = TypeVar("C", bound=Config)
+UNROLLS = {"keras": "Keras's layers", "loop": "compiled loops", "steps": "compiled steps"}
+
+
+class Command(click.Command):
+    """A command whose foreseen errors are one line on standard error, and whose examples stay as they are written."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a ChargenError ends it with exit code 1."""
+        try:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="replace")  # where the terminal has no such character
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except ChargenError as error:
+            raise click.ClickException(" ".join(str(error).split())) from None
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(128 + signal.SIGINT)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # who read has read enough: click ends quietly
+            raise click.ClickException(f"what was written can't be: {error.strerror}") from None
+        return result
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, a line each."""
+        with formatter.section("Examples"):
+            for line in (self.epilog or "").strip().splitlines():
+                formatter.write(f"  {line.strip()}\n")
+
+
+class Finite(click.FloatRange):
+    """A number within a range, which infinity and nan are not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; refuse what is none, or out of range."""
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+class Encoding(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
+    """The name of a text encoding that Python knows."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the encoding's usual name; refuse what is none."""
+        try:
+            "text".encode(value)
+            return codecs.lookup(value).name.removesuffix("-sig")  # a mark is removed in any case
+        except (LookupError, UnicodeError):
+            self.fail(f"{value!r} is not a text encoding: try utf-8, cp1252, latin-1 or utf-16", param, ctx)
+
+
+def options(
+    config: type[Config], only: Collection[str] = (), *, planning: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command an option for each field of a configuration, with the field's name, type, range and help.
+
+    ``only`` names the fields, if not all. ``planning`` leaves those that can be planned without a default.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        types = config.types()
+        for f in reversed(dataclasses.fields(config)):  # type: ignore[arg-type]
+            if only and f.name not in only:
+                continue
+            low, high, exclusive = (f.metadata[key] for key in ("minimum", "maximum", "exclusive"))
+            kind, _ = types[f.name]
+            value_type: Any = Encoding() if f.name == "encoding" else click.STRING
+            if kind is int:
+                value_type = click.IntRange(low, high)
+            elif f.metadata["choices"]:
+                value_type = click.Choice(f.metadata["choices"])
+            elif kind is float:
+                value_type = Finite(low, high, min_open=exclusive, max_open=exclusive and high is not None)
+            planned = planning and f.metadata["planned"]
+            command = click.option(
+                f"--{f.name.replace('_', '-')}",
+                type=value_type,
+                default=None if planned else f.default,
+                show_default="to suit text and time" if planned else f.default is not None,
+                help=f.metadata["help"],
+            )(command)
+        return command
+
+    return decorate
+
+
+def configured(config: type[C], values: dict[str, Any]) -> C:
+    """Return the configuration whose fields are among a command's values; one without a value has its default."""
+    fields = {f.name: f.default for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    return config(**{n: default if values[n] is None else values[n] for n, default in fields.items()})
+
+
+def read_file(path: str) -> bytes:
+    """Return the bytes of a file, or of standard input for ``-``."""
+    if path == "-" and sys.stdin is None:
+        raise ChargenError("standard input is closed: name a file")
+    with click.open_file(path, "rb") as file:
+        return bytes(file.read())
+
+
+def run_of(model: Path | None) -> Run:
+    """Return the run that a model is of. Raises ChargenError for a model file by itself."""
+    from chargen.run import Run, newest
+
+    path = model or newest()
+    return Run(path if path.is_dir() else path.parent)
+
+
+def refuse_output(path: Path) -> None:
+    """Raise ChargenError if a new file can't be made at ``path``, before anything is drawn for it."""
+    if path.exists():
+        raise ChargenError(f"{path} exists and is left as it is: name a new file")
+    if not path.absolute().parent.is_dir():
+        raise ChargenError(f"{path} can't be written: there is no folder {path.parent}")
+
+
+class Stop:
+    """While entered, Ctrl-C and SIGTERM are only noted, in ``signal``; a second one ends the program at once."""
+
+    def __init__(self) -> None:
+        self.signal: int = 0
+
+    def __enter__(self) -> Stop:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
+            sys.exit(128 + number)
+        self.signal = number
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep TensorFlow's start-up log from the terminal: it writes to the file descriptor, whatever it is told.
+
+    What it wrote is shown after all if starting fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as log:
+        terminal = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        started = False
+        try:
+            yield
+            started = True
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            if not started:
+                log.seek(0)
+                os.write(2, log.read())

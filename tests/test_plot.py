@@ -1,0 +1,45 @@
+import struct
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from chargen.plot import curves
+from tests.conftest import chargen
+
+RECORDS = [
+    {"characters": 1000 * n, "seconds": 2.0 * n, "training_bpc": 4 / n, "validation_bpc": 5 / n, "step": n}
+    for n in range(1, 6)
+]
+
+
+def test_a_picture_shows_every_run_by_name_with_its_best():
+    drawn = curves([("one", RECORDS), ("two", RECORDS[:1])], "svg")
+    ET.fromstring(drawn)
+    assert curves([("one", RECORDS)], "png")[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", curves([("one", RECORDS)], "png")[16:24])
+    assert width > height > 300
+
+
+def test_the_command_draws_runs_and_refuses_what_it_can_not(trained, here):
+    done = chargen("plot", str(trained), str(trained), "--output", "curves.svg", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert (here / "curves.svg").read_bytes().startswith(b"<?xml")
+    again = chargen("plot", str(trained), "--output", "curves.svg", cwd=here)
+    assert again.returncode == 1
+    assert "exists and is left as it is" in again.stderr
+    other = chargen("plot", str(trained), "--output", "curves.gif", cwd=here)
+    assert other.returncode == 2
+    assert "neither .svg nor .png" in other.stderr
+    (here / "none").mkdir()
+    assert "is not a run" in chargen("plot", "none", "--output", "a.svg", cwd=here).stderr
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_a_missing_matplotlib_is_told_with_its_cure(monkeypatch, kind):
+    import sys
+
+    from chargen import ChargenError
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ChargenError, match=r"pip install 'chargen\[plot\]'"):
+        curves([("one", RECORDS)], kind)
