@@ -78,6 +78,14 @@ class CharLM(keras.Model):  # type: ignore[misc]
             outputs *= masks[-1]
         return self.dense(outputs), state
 
+    def step(self, ids: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """Read one character: ids (B, 1) -> logits (B, 1, V), state. It is `call` in Keras's cells, without a loop."""
+        outputs, after = self.embedding(ids[:, 0]), []
+        for lstm, (h, c) in zip(self.lstm, state, strict=True):
+            outputs, (h, c) = lstm.cell(outputs, (h, c))
+            after.append(LayerState(h, c))
+        return self.dense(outputs)[:, None], tuple(after)
+
     def zero_state(self, batch_size: int) -> State:
         """Return the state of B rows that have read nothing."""
         return tuple(

@@ -31,18 +31,20 @@ PAGE = """\
 """
 
 
+def colours() -> str:
+    """Return the styles of the classes b1 .. b12: backgrounds for a character of so many bits."""
+    return "\n  ".join(f".b{n} {{ background: rgb(255 60 40 / {0.75 * n / MOST:.2f}); }}" for n in range(1, MOST + 1))
+
+
 def page(title: str, told: str, characters: Iterable[tuple[str, float]]) -> str:
     """Return an HTML page, whole in itself, of characters and the nats of each; ``told`` is a line above them."""
     levels = ((text, min(MOST, int(bits(nats)))) for text, nats in characters)
     runs = ((level, "".join(text for text, _ in run)) for level, run in groupby(levels, key=lambda pair: pair[1]))
-    colours = "\n  ".join(
-        f".b{n} {{ background: rgb(255 60 40 / {0.75 * n / MOST:.2f}); }}" for n in range(1, MOST + 1)
-    )
     legend = " ".join(f'<span class="b{n}">{n}{"+" if n == MOST else ""}</span>' for n in range(1, MOST + 1))
     return PAGE.format(
         title=escape(title),
         told=escape(told),
-        colours=colours,
+        colours=colours(),
         legend=f"bits: {legend}",
         text="".join(
             f'<span class="b{level}" title="{level} bits or more">{escape(text)}</span>' if level else escape(text)

@@ -8,7 +8,9 @@ import click
 import pytest
 
 from chargen.cli import main
+from chargen.export import FORMATS, Export
 from tests.conftest import chargen
+from tests.test_export import random_model
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -40,6 +42,17 @@ def every_command(group=main):
             yield from every_command(command)
         else:
             yield command
+
+
+def notes():
+    """What chargen writes beside each artefact of a model named book, by its Python; those are run in test_export."""
+    for name, form in FORMATS.items():
+        export = Export(random_model(1), "book", name, form.quantizations[0])
+        if form.snippet:
+            yield export.note.split("```")[1].removeprefix("python\n"), export.filename
+
+
+NOTES = dict(notes())
 
 
 @pytest.mark.parametrize("words", list(chargen_commands()), ids=" ".join)
@@ -75,10 +88,15 @@ def test_the_python_of_the_readme_runs(trained, here):
     (here / "runs" / "book").symlink_to(trained)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert blocks
-    for block in blocks:
+    for block in (block for block in blocks if block not in NOTES):
         # The small model has seen few characters: the texts are put into those, as the command would do it.
         small = re.sub(r'feed\("[^"]*"\)', 'feed("the cat ")', block)
         exec(compile(small, "README.md", "exec"), {})
+
+
+def test_the_readme_shows_how_to_use_each_artefact_as_its_note_does():
+    for block, name in NOTES.items():
+        assert f"```python\n{block}```" in README, name
 
 
 def test_the_tour_names_every_file_and_no_other():

@@ -17,11 +17,19 @@ ORDER = [
     *("modelfile", "run", "plan", "sampler", "generate", "clone", "pattern", "originality", "terminal", "interactive"),
     *("baseline", "surprisal", "plot"),
     *("unroll", "model", "optimizer", "evaluate", "train", "keras_face"),
+    *("export.__init__", "export.proof", "export.html", "export.numpy", "export.sample", "export.onnx"),
+    *("export.keras", "export.savedmodel", "export.litert"),
     *("bench", "shell", "commands.__init__"),
-    *("commands.train", "commands.sample", "commands.eval", "commands.plot", "commands.bench"),
+    *("commands.train", "commands.sample", "commands.eval", "commands.plot", "commands.export", "commands.bench"),
     *("cli", "__main__"),
 ]
 TENSORFLOW = {"unroll", "model", "optimizer", "evaluate", "train", "keras_face", "bench"}
+TENSORFLOW |= {"export.keras", "export.savedmodel", "export.litert"}
+
+
+def place(name):
+    """A module's name in ORDER; a package is its ``__init__``."""
+    return f"{name}.__init__" if (PACKAGE / name.replace(".", "/")).is_dir() else name
 
 
 def imported(module):
@@ -36,9 +44,10 @@ def imported(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module == "chargen":
-            yield from (a.name if (PACKAGE / f"{a.name}.py").exists() else "__init__" for a in node.names)
+            names = (place(alias.name) for alias in node.names)
+            yield from (name if name in ORDER else "__init__" for name in names)
         elif isinstance(node, ast.ImportFrom):
-            yield (node.module or "").removeprefix("chargen.")
+            yield place((node.module or "").removeprefix("chargen."))
 
 
 def test_every_module_has_its_place():
@@ -63,7 +72,8 @@ def test_tensorflow_stays_below_its_line(module):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["sample", "--seed", "the ", "--length", "5", "--model"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["export", "--help"], ["sample", "--seed", "the ", "--length", "5", "--model"]],
 )
 def test_help_and_sample_never_import_tensorflow(arguments, trained):
     if arguments[-1] == "--model":

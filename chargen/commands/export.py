@@ -1,0 +1,125 @@
+"""``chargen export``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chargen import ChargenError
+from chargen.export import FORMATS, QUANTIZATIONS
+from chargen.shell import Command, quiet
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from chargen.clone import Clone
+
+
+class ExportCommand(Command):
+    """A command whose help tells what each format runs on, and whether it can be written here."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the formats, then the examples."""
+        with formatter.section("Formats, with the ways to --quantize them, the default first"):
+            formatter.write_dl(
+                [
+                    (
+                        f"{name}  {', '.join(form.quantizations)}",
+                        f"runs on {form.runs_on}" + (f"; install 'chargen[{form.extra}]' for it" * bool(form.missing)),
+                    )
+                    for name, form in FORMATS.items()
+                ]
+            )
+        super().format_epilog(ctx, formatter)
+
+
+@click.command(
+    cls=ExportCommand,
+    epilog="""
+    chargen export                                  a TensorFlow SavedModel of the newest run's model
+    chargen export --format html                    a page that writes in any browser
+    chargen export --format onnx --format litert --quantize int8
+    chargen export --model runs/book --output site --format html --force
+    """,
+)
+@click.option(
+    "--model", type=click.Path(exists=True, path_type=Path), help="A run or a model file. [default: the newest run]"
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(list(FORMATS)),
+    help="What to write; can be given several times. [default: savedmodel]",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder to write into. [default: exports in the run]",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    help="Smaller numbers for the weights. [default: int8 for html, none for the others]",
+)
+@click.option("--force", is_flag=True, help="Replace what is there under the artefact's name.")
+def export(
+    model: Path | None, formats: tuple[str, ...], output: Path | None, quantize: str | None, force: bool
+) -> None:
+    """Write the trained model for other runtimes, at batch size 1, the state an input and an output.
+
+    Each artefact describes itself, is loaded again in its own runtime and compared with the model; one that does not
+    say the same is removed. How to use it is in <artefact>.md beside it.
+    """
+    chosen = {name: quantize or FORMATS[name].quantizations[0] for name in formats or ("savedmodel",)}
+    for name, numbers in chosen.items():
+        if numbers not in FORMATS[name].quantizations:
+            pairs = "; ".join(f"{name}: {', '.join(form.quantizations)}" for name, form in FORMATS.items())
+            raise click.UsageError(f"{name} has no --quantize {numbers}; what there is: {pairs}")
+    from chargen import export as exports
+    from chargen.clone import Clone
+    from chargen.export.proof import Evidence
+    from chargen.modelfile import ModelFile
+    from chargen.run import CHECKPOINT, MODEL, find_model
+
+    path = find_model(model).absolute()
+    file = ModelFile.read(path)
+    title = path.parent.name if path.name in (MODEL, CHECKPOINT) else path.stem
+    folder = output or (path.parent / "exports")
+    wanted = [exports.Export(file, title, name, numbers) for name, numbers in chosen.items()]
+    for one in wanted:  # what can be refused is refused before anything is written
+        exports.check(one.format)
+        exports.refuse([folder / one.filename, folder / f"{one.filename}.md"], force=force)
+    clone = Clone(file.weights, file.vocabulary)
+    ids, source = text_for_proof(path.parent, clone)
+    for one in wanted:
+        if sys.stderr.isatty():
+            click.echo(f"writing {one.filename} ...", err=True)
+        with quiet():
+            made, found = exports.export(one, folder, Evidence(clone, ids, source, one.quantize), force=force)
+        shown = made.relative_to(Path.cwd()) if made.is_relative_to(Path.cwd()) else made
+        click.echo("\n  ".join([f"{shown}, {size(exports.size(made))}", *found]))
+
+
+def text_for_proof(folder: Path, clone: Clone) -> tuple[npt.NDArray[np.integer], str]:
+    """Return the ids of the text that model and export are compared on, and what text that is."""
+    from chargen.export.proof import CHARACTERS, drawn
+    from chargen.run import Run
+
+    try:
+        run = Run(folder)
+        ids = run.corpus().split(run.config.train.validation)[1][: CHARACTERS + 1]
+    except ChargenError:
+        return drawn(clone), "a text that the model drew, as its own is not at hand"
+    if len(ids) < 2:
+        return drawn(clone), "a text that the model drew, as none was kept for validation"
+    return ids, "the validation text"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

@@ -1,0 +1,73 @@
+"""A LiteRT file (``.tflite``) with one signature, ``step``, which reads a character."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from chargen.export import Export
+from chargen.export.proof import Evidence, Floats, Read, compare, stepwise
+from chargen.export.savedmodel import ABOUT, step_function
+from chargen.model import CharLM
+
+NOTE = """
+import json, zipfile
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+characters = json.loads(zipfile.ZipFile("$name").read("chargen.json"))["vocabulary"]
+step = Interpreter("$name").get_signature_runner("step")
+state = {name: np.zeros(i["shape"], np.float32) for name, i in step.get_input_details().items() if name != "ids"}
+text = $seed
+for at in range(len(text) + 99):
+    state = step(ids=np.array([[characters.index(text[at])]], np.int32), **state)
+    logits = state.pop("logits")
+    if at >= len(text) - 1:
+        text += characters[logits[0, 0].argmax()]
+print(text)
+"""
+
+
+def write(export: Export, path: Path) -> None:
+    """Write the file, with what it is as an associated file: a zip archive behind the model, as LiteRT packs them."""
+    model = CharLM.of(export.model)
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.named_weights().values()]
+    module.step = step_function(model)
+    folder = path.with_name("step")
+    tf.saved_model.save(module, str(folder), {"step": module.step})
+    with warnings.catch_warnings(action="ignore"):
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["step"])
+    if export.quantize != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # int8 weights; sums and the state stay float32
+    if export.quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    path.write_bytes(converter.convert())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(ABOUT, export.json)
+
+
+def load(path: Path) -> Callable[[], Read]:
+    """Load the file by LiteRT; return what begins a text with its signature ``step``."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    runner = interpreter.get_signature_runner("step")
+
+    def step(id: int, state: dict[str, Floats]) -> tuple[Floats, dict[str, Any]]:
+        after = runner(ids=np.array([[id]], np.int32), **state)
+        return after.pop("logits"), after
+
+    inputs = runner.get_input_details()
+    return stepwise(step, {n: np.zeros(i["shape"], np.float32) for n, i in inputs.items() if n != "ids"})
+
+
+def prove(path: Path, evidence: Evidence) -> list[str]:
+    """Compare the file, as LiteRT loads it, with the clone."""
+    return compare(load(path), evidence, "LiteRT")

@@ -1,0 +1,131 @@
+"""A TensorFlow SavedModel with two signatures, ``step`` and ``generate``, whose loop runs inside the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from chargen.export import Export
+from chargen.export.proof import Evidence, Read, compare, stepwise
+from chargen.model import CharLM
+from chargen.modelfile import LayerState
+from chargen.unroll import State
+
+ABOUT = "chargen.json"
+
+NOTE = """
+import json
+from pathlib import Path
+import tensorflow as tf
+
+characters = json.loads(Path("$name/chargen.json").read_text())["vocabulary"]
+model = tf.saved_model.load("$name")
+step, generate = model.signatures["step"], model.signatures["generate"]
+state = {name: tf.zeros(spec.shape) for name, spec in step.structured_input_signature[1].items() if name != "ids"}
+text = $seed
+for at in range(len(text) + 99):
+    state = step(ids=tf.constant([[characters.index(text[at])]]), **state)
+    logits = state.pop("logits")
+    if at >= len(text) - 1:
+        text += characters[int(tf.argmax(logits[0, 0]))]
+print(text)
+
+ids = tf.constant([[characters.index(character) for character in $seed]])
+options = {"length": tf.constant(100), "temperature": tf.constant(0.7), "random_seed": tf.constant(1, tf.int64)}
+print("".join(characters[id] for id in generate(ids=ids, **options)["ids"][0]))
+"""
+
+
+def named(state: State) -> dict[str, Any]:
+    """Return a state as a signature takes and gives it: ``h_0``, ``c_0``, ``h_1``, ..., each (1, H) float32."""
+    return {f"{field}_{n}": getattr(layer, field) for n, layer in enumerate(state) for field in layer._fields}
+
+
+def unnamed(state: dict[str, Any]) -> State:
+    """Return the state whose `named` this is."""
+    return tuple(LayerState(*(state[f"{f}_{n}"] for f in LayerState._fields)) for n in range(len(state) // 2))
+
+
+def step_function(model: CharLM) -> Any:
+    """Return the signature ``step``: ids (1, 1) int32, state -> logits (1, 1, V), state."""
+    specs = {name: tf.TensorSpec((1, model.config.units), tf.float32, name) for name in named(model.zero_state(1))}
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 1), tf.int32, "ids"), *specs.values()])  # type: ignore[untyped-decorator]
+    def step(ids: tf.Tensor, *state: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits, after = model.step(ids, unnamed(dict(zip(specs, state, strict=True))))
+        return {"logits": logits, **named(after)}
+
+    return step
+
+
+def generate_function(model: CharLM) -> Any:
+    """Return the signature ``generate``: ids (1, n), length, temperature, random seed -> ids (1, length).
+
+    The text starts with ``ids``, at least one, read from a zero state. Temperature 0 takes the likeliest; the draw
+    number t is a function of the random seed and t (Philox, Salmon et al. 2011).
+    """
+
+    def draw(logits: tf.Tensor, temperature: tf.Tensor, random_seed: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+        key = tf.stack([random_seed, tf.cast(at, tf.int64)])
+        noisy = tf.random.stateless_categorical(logits / tf.maximum(temperature, 1e-6), 1, key, tf.int32)[:, 0]
+        return tf.where(temperature > 0, noisy, tf.argmax(logits, -1, tf.int32))
+
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[
+            tf.TensorSpec((1, None), tf.int32, "ids"),
+            tf.TensorSpec((), tf.int32, "length"),
+            tf.TensorSpec((), tf.float32, "temperature"),
+            tf.TensorSpec((), tf.int64, "random_seed"),
+        ]
+    )
+    def generate(
+        ids: tf.Tensor, length: tf.Tensor, temperature: tf.Tensor, random_seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        given = tf.shape(ids)[1]
+        drawn = tf.TensorArray(tf.int32, length)
+
+        def go_on(at: tf.Tensor, id: tf.Tensor, state: State, drawn: tf.TensorArray) -> tuple[Any, ...]:
+            logits, state = model.step(id[:, None], state)
+            after = tf.minimum(at + 1, given - 1)
+            draws = at + 1 >= given
+            id = tf.where(draws, draw(logits[:, 0], temperature, random_seed, at), ids[:, after])
+            drawn = tf.cond(draws, lambda: drawn.write(at + 1 - given, id), lambda: drawn)
+            return at + 1, id, state, drawn
+
+        *_, drawn = tf.while_loop(
+            lambda at, *_: at < given + length - 1, go_on, (0, ids[:, 0], model.zero_state(1), drawn)
+        )
+        return {"ids": tf.transpose(drawn.stack())}
+
+    return generate
+
+
+def write(export: Export, path: Path) -> None:
+    """Write the folder, and into it what it is, as ``chargen.json``."""
+    model = CharLM.of(export.model)
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.named_weights().values()]
+    module.step, module.generate = step_function(model), generate_function(model)
+    tf.saved_model.save(module, str(path), {"step": module.step, "generate": module.generate})
+    (path / ABOUT).write_text(export.json, "utf-8")
+
+
+def load(path: Path) -> Callable[[], Read]:
+    """Load the folder by TensorFlow alone; return what begins a text with its signature ``step``."""
+    model = tf.saved_model.load(str(path))
+    signature = model.signatures["step"]
+
+    def step(id: int, state: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        after = dict(signature(ids=tf.constant([[id]]), **state))
+        return after.pop("logits"), after
+
+    specs = signature.structured_input_signature[1]
+    return stepwise(step, {name: tf.zeros(spec.shape) for name, spec in specs.items() if name != "ids"})
+
+
+def prove(path: Path, evidence: Evidence) -> list[str]:
+    """Compare the signature ``step``, as TensorFlow loads it, with the clone."""
+    return compare(load(path), evidence, "TensorFlow")
