@@ -6,6 +6,7 @@ from chargen import __version__
 from chargen.commands.bench import bench
 from chargen.commands.eval import evaluate
 from chargen.commands.export import export
+from chargen.commands.lab import lab
 from chargen.commands.plot import plot
 from chargen.commands.sample import sample
 from chargen.commands.train import train
@@ -17,5 +18,5 @@ def main() -> None:
     """Train a character-level LSTM on a book, and let it write in the book's style."""
 
 
-for command in (train, sample, evaluate, plot, export, bench):
+for command in (train, sample, evaluate, plot, export, lab, bench):
     main.add_command(command)

@@ -25,6 +25,7 @@ MARKS = (  # the longer first, as one begins with the other
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 BUNDLED = "book.txt"
+VOICES = ("log", "letters", "manual")  # texts of three authors, beside the book
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,12 @@ def read(paths: Sequence[str], encoding: str = "utf-8") -> Corpus:
         name=_name(paths),
         notes=tuple(notes),
     )
+
+
+def voices() -> dict[str, str]:
+    """Return the three short texts that ship beside the book, by name: a log, letters, and a manual."""
+    folder = resources.files("chargen.corpora")
+    return {name: decode(folder.joinpath(f"{name}.txt").read_bytes(), name) for name in VOICES}
 
 
 ADVICE = "name its encoding with --encoding, such as --encoding cp1252"

@@ -1,4 +1,4 @@
-"""Pictures of metrics. Needs matplotlib, the extra ``plot``."""
+"""Pictures. They need matplotlib, the extra ``plot``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,29 @@ from chargen import ChargenError
 KINDS = ("svg", "png")  # the endings of a picture's name
 
 
+def figure(width: float, height: float) -> Any:
+    """Return an empty figure of so many inches. Raises ChargenError if matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ChargenError("pictures need matplotlib: pip install 'chargen[plot]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def saved(drawn: Any, kind: str) -> bytes:
+    """Return a figure as a file of one of KINDS."""
+    data = BytesIO()
+    drawn.savefig(data, format=kind, dpi=150)
+    return data.getvalue()
+
+
 def curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], kind: str) -> bytes:
     """Return a picture of several runs' bits per character, against the characters read and against minutes.
 
     runs: the name and the metrics of each. kind: one of KINDS. Raises ChargenError if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ChargenError("pictures need matplotlib: pip install 'chargen[plot]'") from None
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    by_characters, by_minutes = figure.subplots(1, 2, sharey=True)
+    drawn = figure(11, 4.5)
+    by_characters, by_minutes = drawn.subplots(1, 2, sharey=True)
     for number, (name, metrics) in enumerate(runs):
         colour = f"C{number % 10}"
         for axes, xs in (
@@ -46,6 +58,4 @@ def curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], kind: str) -> bytes
     by_characters.set_ylim(low, min(high, max(1.6 * last, low + 0.5)))  # the first bits fall fast, and tell little
     by_characters.set_ylabel("bits per character (dotted: training)")
     by_characters.legend()
-    data = BytesIO()
-    figure.savefig(data, format=kind, dpi=150)
-    return data.getvalue()
+    return saved(drawn, kind)

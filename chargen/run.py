@@ -25,7 +25,7 @@ from chargen.vocabulary import Vocabulary
 
 FORMAT = 1  # of config.json
 RUNS = Path("runs")
-MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+CONFIG, MODEL, CHECKPOINT = "config.json", "model.safetensors", "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Run:
             if STANDARD_INPUT in corpus.files:
                 header = {"vocabulary": corpus.vocabulary.characters}
                 write_arrays(folder / "corpus.safetensors", {"ids": corpus.ids}, header)
-            write_beside(folder / "config.json", _json(config.to_json()))
+            write_beside(folder / CONFIG, _json(config.to_json()))
             if folder != target:
                 folder.replace(target)
         except (OSError, ChargenError) as error:
@@ -187,7 +187,7 @@ class Run:
     @property
     def config_path(self) -> Path:
         """What was asked and chosen."""
-        return self.path / "config.json"
+        return self.path / CONFIG
 
     @property
     def model_path(self) -> Path:
@@ -234,7 +234,7 @@ class Run:
 
 def newest(folder: Path = RUNS) -> Path:
     """Return the run in ``folder`` that was written to last. Raises ChargenError, naming the cure, if there is none."""
-    configs = list(folder.glob("[!.]*/config.json"))
+    configs = list(folder.glob(f"[!.]*/{CONFIG}"))
     if not configs:
         raise ChargenError("there is no run here yet: make one with `chargen train book.txt`")
 

@@ -150,7 +150,7 @@ def test_the_saved_model_draws_inside_its_graph(models, tmp_path):
             ids=tf.constant([model.vocabulary.encode(seed).astype(np.int32)]),
             length=tf.constant(length),
             temperature=tf.constant(temperature),
-            random_seed=tf.constant(random_seed, tf.int64),
+            random_seed=tf.constant(random_seed),
         )["ids"].numpy()
         assert drawn_ids.shape == (1, length)
         return model.vocabulary.decode(drawn_ids[0])

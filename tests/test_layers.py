@@ -19,12 +19,16 @@ ORDER = [
     *("unroll", "model", "optimizer", "evaluate", "train", "keras_face"),
     *("export.__init__", "export.proof", "export.html", "export.numpy", "export.sample", "export.onnx"),
     *("export.keras", "export.savedmodel", "export.litert"),
-    *("bench", "shell", "commands.__init__"),
-    *("commands.train", "commands.sample", "commands.eval", "commands.plot", "commands.export", "commands.bench"),
+    *("lab.__init__", "lab.page", "lab.learning", "lab.streams", "lab.stateful", "lab.alphabet", "lab.encoding"),
+    *("lab.outputs", "lab.divisible", "lab.cosine", "lab.state", "lab.memory", "lab.author", "lab.lengths"),
+    *("lab.temperature", "bench", "shell", "commands.__init__"),
+    *("commands.train", "commands.sample", "commands.eval", "commands.plot", "commands.export", "commands.lab"),
+    "commands.bench",
     *("cli", "__main__"),
 ]
 TENSORFLOW = {"unroll", "model", "optimizer", "evaluate", "train", "keras_face", "bench"}
 TENSORFLOW |= {"export.keras", "export.savedmodel", "export.litert"}
+TENSORFLOW |= {module for module in ORDER if module.startswith("lab.")} - {"lab.__init__", "lab.page"}
 
 
 def place(name):
@@ -73,7 +77,7 @@ def test_tensorflow_stays_below_its_line(module):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["export", "--help"], ["sample", "--seed", "the ", "--length", "5", "--model"]],
+    [["--help"], ["train", "--help"], ["export", "--help"], ["lab"], ["sample", "--seed", "the ", "--length", "5", "--model"]],
 )
 def test_help_and_sample_never_import_tensorflow(arguments, trained):
     if arguments[-1] == "--model":

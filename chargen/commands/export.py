@@ -84,11 +84,11 @@ def export(
     from chargen.clone import Clone
     from chargen.export.proof import Evidence
     from chargen.modelfile import ModelFile
-    from chargen.run import CHECKPOINT, MODEL, find_model
+    from chargen.run import CHECKPOINT, CONFIG, MODEL, find_model
 
     path = find_model(model).absolute()
     file = ModelFile.read(path)
-    title = path.parent.name if path.name in (MODEL, CHECKPOINT) else path.stem
+    title = path.parent.name if (path.parent / CONFIG).exists() and path.name in (MODEL, CHECKPOINT) else path.stem
     folder = output or (path.parent / "exports")
     wanted = [exports.Export(file, title, name, numbers) for name, numbers in chosen.items()]
     for one in wanted:  # what can be refused is refused before anything is written

@@ -34,7 +34,7 @@ for at in range(len(text) + 99):
 print(text)
 
 ids = tf.constant([[characters.index(character) for character in $seed]])
-options = {"length": tf.constant(100), "temperature": tf.constant(0.7), "random_seed": tf.constant(1, tf.int64)}
+options = {"length": tf.constant(100), "temperature": tf.constant(0.7), "random_seed": tf.constant(1)}
 print("".join(characters[id] for id in generate(ids=ids, **options)["ids"][0]))
 """
 
@@ -69,7 +69,7 @@ def generate_function(model: CharLM) -> Any:
     """
 
     def draw(logits: tf.Tensor, temperature: tf.Tensor, random_seed: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-        key = tf.stack([random_seed, tf.cast(at, tf.int64)])
+        key = tf.stack([random_seed, at])
         noisy = tf.random.stateless_categorical(logits / tf.maximum(temperature, 1e-6), 1, key, tf.int32)[:, 0]
         return tf.where(temperature > 0, noisy, tf.argmax(logits, -1, tf.int32))
 
@@ -78,7 +78,7 @@ def generate_function(model: CharLM) -> Any:
             tf.TensorSpec((1, None), tf.int32, "ids"),
             tf.TensorSpec((), tf.int32, "length"),
             tf.TensorSpec((), tf.float32, "temperature"),
-            tf.TensorSpec((), tf.int64, "random_seed"),
+            tf.TensorSpec((), tf.int32, "random_seed"),
         ]
     )
     def generate(

@@ -1,0 +1,160 @@
+"""``chargen lab``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chargen import ChargenError
+from chargen.lab import LESSONS
+from chargen.shell import Command, Encoding, quiet, refuse_output
+
+if TYPE_CHECKING:
+    from chargen.lab import Answer, Setting
+
+ALL = "all"
+PAGE = "index.html"
+
+
+@click.command(
+    cls=Command,
+    epilog="""
+    chargen lab                                   the lessons there are
+    chargen lab stateful
+    chargen lab author --texts poe.txt --texts austen.txt --output mine
+    chargen lab all --output lessons              a page with all of them
+    """,
+)
+@click.argument("name", required=False, type=click.Choice([*LESSONS, ALL]), metavar="[LESSON|all]")
+@click.option("--text", type=click.Path(exists=True), help="A text to learn from. [default: the book of chargen]")
+@click.option(
+    "--texts",
+    multiple=True,
+    type=click.Path(exists=True),
+    help="A text of one author, for the lesson author; give it for each. [default: three that ship with chargen]",
+)
+@click.option("--encoding", type=Encoding(), default="utf-8", show_default=True, help="Encoding of the texts.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), help=f"The folder for a page with pictures, {PAGE}."
+)
+@click.option("--quick", is_flag=True, help="Shrink the experiments to seconds; their conclusions may not hold.")
+@click.option("--random-seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Repeats a run.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON list of what was found.")
+@click.pass_context
+def lab(
+    ctx: click.Context,
+    name: str | None,
+    text: str | None,
+    texts: tuple[str, ...],
+    encoding: str,
+    output: Path | None,
+    quick: bool,
+    random_seed: int,
+    as_json: bool,
+) -> None:
+    """Answer a question about stateful LSTMs by running it: an experiment of a minute or two.
+
+    Its conclusions are made from its numbers. The exit code is 1 if one of them is not what was to be expected.
+    """
+    if name is None:
+        width = max(map(len, LESSONS))
+        click.echo("\n".join(f"{lesson:{width}}  {question}" for lesson, question in LESSONS.items()))
+        return
+    if output is not None:
+        check_output(output / PAGE)
+    setting = read_setting(text, texts, encoding, random_seed, quick)
+    answers: dict[str, Answer] = {}
+    seconds: dict[str, float] = {}
+    for lesson in LESSONS if name == ALL else [name]:
+        if sys.stderr.isatty():
+            click.echo(f"running {lesson} ...", err=True)
+        began = time.monotonic()
+        with quiet():
+            from chargen.lab import lesson as load
+
+            answers[lesson] = load(lesson).answer(setting)
+        seconds[lesson] = time.monotonic() - began
+        if not as_json:
+            show(lesson, load(lesson).EXPECT, answers[lesson], seconds[lesson])
+    if as_json:
+        click.echo(json.dumps([record(lesson, answer, seconds[lesson]) for lesson, answer in answers.items()]))
+    if output is not None:
+        write_page(output, answers, text, setting)
+    other = [lesson for lesson, answer in answers.items() if not all(one.holds for one in answer.conclusions)]
+    if other:
+        raise ChargenError(f"not as expected: {', '.join(other)}")
+
+
+def check_output(path: Path) -> None:
+    """Raise ChargenError if the page can't be made, before an hour is spent on it."""
+    from chargen.plot import figure
+
+    figure(1, 1)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ChargenError(f"{path.parent} can't be made: {error.strerror}; name another folder") from None
+    refuse_output(path)
+
+
+def read_setting(text: str | None, texts: tuple[str, ...], encoding: str, random_seed: int, quick: bool) -> Setting:
+    """Return what the experiments are made on."""
+    from chargen import corpus
+    from chargen.lab import Setting
+
+    def characters(*paths: str) -> str:
+        read = corpus.read(paths, encoding)
+        return read.vocabulary.decode(read.ids)
+
+    voices = {Path(path).stem: characters(path) for path in texts} or corpus.voices()
+    if texts and len(voices) < 2:
+        raise ChargenError("--texts takes two texts or more, of different names: give it for each")
+    return Setting(characters(*([text] if text else [])), voices, random_seed, quick)
+
+
+def show(name: str, expect: str, answer: Answer, seconds: float) -> None:
+    """Write a lesson: question, what to expect, tables, conclusions."""
+    from chargen.lab.page import number
+
+    click.echo(f"\n{name}: {LESSONS[name]}\n")
+    click.echo(click.wrap_text(f"What to expect: {' '.join(expect.split())}", 100))
+    for table in answer.tables:
+        rows = [list(map(str, table.columns)), *([number(value) for value in row] for row in table.rows)]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+        click.echo()
+        for row in rows:
+            click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+    click.echo()
+    for one in answer.conclusions:
+        click.echo(click.wrap_text(f"{'->' if one.holds else '!!'} {one.text}", 100, subsequent_indent="   "))
+    click.echo(f"({seconds:.0f} seconds)")
+
+
+def record(name: str, answer: Answer, seconds: float) -> dict[str, Any]:
+    """Return a lesson as a JSON object."""
+    return {
+        "lesson": name,
+        "question": LESSONS[name],
+        "conclusions": [one._asdict() for one in answer.conclusions],
+        "tables": [table._asdict() for table in answer.tables],
+        "seconds": round(seconds, 1),
+    }
+
+
+def write_page(folder: Path, answers: dict[str, Answer], text: str | None, setting: Setting) -> None:
+    """Write the page."""
+    from chargen.lab.page import page
+    from chargen.modelfile import write_beside
+
+    told = (
+        f"Made on {Path(text).name if text else 'the book that ships with chargen'}, random seed {setting.random_seed}"
+    )
+    write_beside(
+        folder / PAGE, page(answers, f"{told}{', quick' if setting.quick else ''}.").encode("utf-8", "replace")
+    )
+    click.echo(f"{folder / PAGE} written", err=True)

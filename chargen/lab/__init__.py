@@ -1,0 +1,96 @@
+"""The lab: questions about stateful LSTMs, each answered by an experiment of a minute or two.
+
+A lesson NAME is the module ``lab/NAME.py`` with ``EXPECT``, what one may expect, and ``answer(setting)``, which runs
+the experiment. Its conclusions are made from its numbers; each tells whether it is what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+T = TypeVar("T")
+
+LESSONS = {
+    "streams": "Do I need batch size 1 to pass the state on?",
+    "stateful": "Does carrying the state help?",
+    "alphabet": "Did it learn the letters, or only their positions?",
+    "encoding": "Is a number per character enough?",
+    "outputs": "One output at the end, or one per character?",
+    "divisible": "Why must the samples divide by the batch size, and why do shapes (1, n) and (B, n) not broadcast?",
+    "cosine": "What do a plain net, a stateless LSTM, a stateful one and a stacked stateful one make of a wave?",
+    "state": "What is in the state, when does it reset, what do cells remember?",
+    "memory": "How far back does it remember?",
+    "author": "Whose text is it?",
+    "lengths": "Texts of different lengths?",
+    "temperature": "What does temperature do?",
+}
+
+
+class Table(NamedTuple):
+    """Numbers for people: a row is a name and what was measured."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+
+
+class Picture(NamedTuple):
+    """A picture; ``draw`` fills a matplotlib Figure."""
+
+    caption: str
+    draw: Callable[[Any], None]
+
+
+class Passage(NamedTuple):
+    """A text whose characters are coloured by a number each, from -1 to 1."""
+
+    caption: str
+    text: str
+    values: Sequence[float]
+
+
+class Conclusion(NamedTuple):
+    """What the numbers support, and whether that is what was expected."""
+
+    text: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an experiment found."""
+
+    conclusions: Sequence[Conclusion]
+    tables: Sequence[Table]
+    pictures: Sequence[Picture] = ()
+    passages: Sequence[Passage] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an experiment is made on."""
+
+    text: str
+    voices: Mapping[str, str] = field(default_factory=dict)  # texts of several authors, by name
+    random_seed: int = 0
+    quick: bool = False
+
+    def pick(self, whole: T, quick: T) -> T:
+        """Return the size of the whole experiment, or of the quick one."""
+        return quick if self.quick else whole
+
+
+class Lesson(Protocol):
+    """What a lesson's module has."""
+
+    EXPECT: str
+
+    def answer(self, setting: Setting) -> Answer:
+        """Run the experiment."""
+
+
+def lesson(name: str) -> Lesson:
+    """Load a lesson's module."""
+    return cast(Lesson, import_module(f"chargen.lab.{name}"))
