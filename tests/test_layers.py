@@ -77,7 +77,13 @@ def test_tensorflow_stays_below_its_line(module):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["export", "--help"], ["lab"], ["sample", "--seed", "the ", "--length", "5", "--model"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["export", "--help"],
+        ["lab"],
+        ["sample", "--seed", "the ", "--length", "5", "--model"],
+    ],
 )
 def test_help_and_sample_never_import_tensorflow(arguments, trained):
     if arguments[-1] == "--model":

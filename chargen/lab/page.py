@@ -93,7 +93,7 @@ def picture(one: Picture) -> str:
 def passage(one: Passage) -> str:
     """Return a coloured text as HTML: red is 1, blue is -1."""
     spans = "".join(
-        f'<span style="background:rgb({"220 60 40" if value > 0 else "40 90 220"} / {abs(value):.2f})">'
+        f'<span style="background:rgb({"220 60 40" if value > 0 else "40 90 220"} / {0.7 * abs(value):.2f})">'
         f"{escape(character)}</span>"
         for character, value in zip(one.text, one.values, strict=True)
     )

@@ -20,6 +20,7 @@ the line is."""
 
 
 SHOWN = 400  # characters of the coloured passages
+LEAST = 0.4  # correlation of a cell that is said to follow something
 
 
 def features(text: str) -> dict[str, Any]:
@@ -49,22 +50,14 @@ def answer(setting: Setting) -> Answer:
     cells = h.numpy()[0]  # (N, H): what each cell of the highest layer gives after each character
     text = vocabulary.decode(validation)
     half = held_out // 2
-    rows, conclusions, passages = [], [], []
+    rows, follow, passages = [], {}, []
     for name, values in features(text).items():
         # Found in the first half of a text that was not trained on, and believed only if the second half agrees.
         correlations = correlate(cells[:half], values[:half])
         cell = int(np.argmax(np.abs(correlations)))
         again = float(correlate(cells[half:, [cell]], values[half:])[0])
-        chance = float(np.median(np.abs(correlations)))
-        rows.append((name, cell, float(correlations[cell]), again, chance))
-        follows = abs(again) > setting.pick(0.4, 0.25) and again * correlations[cell] > 0
-        conclusions.append(
-            Conclusion(
-                f"Cell {cell} {'follows' if follows else 'does not follow'} \u201c{name}\u201d: correlation "
-                f"{again:+.2f} on a text in which it was not looked for.",
-                follows,
-            )
-        )
+        rows.append((name, cell, float(correlations[cell]), again, float(np.median(np.abs(correlations)))))
+        follow[f"{name} (cell {cell}, {again:+.2f})"] = abs(again) > LEAST and again * correlations[cell] > 0
         passages.append(
             Passage(
                 f"Cell {cell}, which was found for \u201c{name}\u201d",
@@ -72,7 +65,15 @@ def answer(setting: Setting) -> Answer:
                 (np.sign(again) * cells[half : half + SHOWN, cell]).tolist(),
             )
         )
-    conclusions.append(copied(Clone(model.arrays(), vocabulary), text))
+    found, missed = ([name for name, does in follow.items() if does is which] for which in (True, False))
+    conclusions = [
+        Conclusion(
+            f"On a text in which they were not looked for, cells follow {' and '.join(found) or 'nothing'}"
+            + (f", not {' nor '.join(missed)}." if missed else "."),
+            len(found) >= setting.pick(2, 1),
+        ),
+        copied(Clone(model.arrays(), vocabulary), text),
+    ]
 
     def draw(figure: Any) -> None:
         shown = cells[half : half + 120, [row[1] for row in rows]].T

@@ -20,7 +20,6 @@ likelier: fewer surprises, fewer misspelt words, more phrases that stand in the 
 other way round."""
 
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
-STRETCH = 16  # characters in a row that stand in the book count as copied
 
 
 def answer(setting: Setting) -> Answer:
@@ -31,8 +30,9 @@ def answer(setting: Setting) -> Answer:
     train = TrainConfig(batch_size=32, seq_length=64, random_seed=setting.random_seed)
     learner = Learner(len(vocabulary), ModelConfig(units=setting.pick(256, 48)), train)
     learner.learn(in_order(ids, train), setting.pick(1200, 200))
+    stretch = setting.pick(16, 8)  # characters in a row that stand in the book count as copied
     words = set(re.findall(r"\w+", text.lower()))
-    stretches = {text[i : i + STRETCH] for i in range(len(text) - STRETCH + 1)}
+    stretches = {text[i : i + stretch] for i in range(len(text) - stretch + 1)}
     rows = []
     for temperature in TEMPERATURES:
         clone = Clone(learner.model.arrays(), vocabulary)
@@ -44,8 +44,8 @@ def answer(setting: Setting) -> Answer:
         entropy = bits(float(-(chances * np.log(np.maximum(chances, 1e-300))).sum(-1).mean()))
         found = re.findall(r"\w+", drawn.lower())[1:-1]
         misspelt = sum(word not in words for word in found) / max(1, len(found))
-        places = len(drawn) - STRETCH + 1
-        copied = sum(drawn[i : i + STRETCH] in stretches for i in range(places)) / places
+        places = len(drawn) - stretch + 1
+        copied = sum(drawn[i : i + stretch] in stretches for i in range(places)) / places
         rows.append((temperature, entropy, misspelt, copied))
     entropies, strange, repeated = (np.array(column) for column in list(zip(*rows, strict=True))[1:])
     return Answer(
@@ -62,7 +62,7 @@ def answer(setting: Setting) -> Answer:
                 bool(strange[0] < strange[-1]),
             ),
             Conclusion(
-                f"Stretches of {STRETCH} characters that stand in the book: {repeated[0]:.0%} at {TEMPERATURES[0]}, "
+                f"Stretches of {stretch} characters that stand in the book: {repeated[0]:.0%} at {TEMPERATURES[0]}, "
                 f"{repeated[-1]:.0%} at {TEMPERATURES[-1]}.",
                 bool(repeated[0] > repeated[-1]),
             ),
