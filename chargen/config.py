@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import UnionType
 from typing import Any, Self, get_args, get_type_hints
 
@@ -194,3 +195,22 @@ def blas_threads(count: int) -> None:
     One row's products are bound by the memory, which one core exhausts: a second one costs more than it brings.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1" if count < 8 else str(cores()))
+
+
+def processor_features() -> frozenset[str]:
+    """Return the names by which Linux tells what the processor can do; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), ":")
+    features = frozenset(flags.split(":")[1].split())
+    # oneDNN can be told to leave features unused, which is how a lesser processor is tried out.
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    whole = limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX"))
+    return features if whole else features - {"amx_bf16", "avx512_bf16"}
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor has products of bfloat16 numbers."""
+    return bool({"amx_bf16", "avx512_bf16"} & processor_features())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import replace
 from math import prod
 from shlex import quote
 from typing import Any
 
+import numpy as np
+
 from chargen import ChargenError
-from chargen.config import Execution, ModelConfig, TrainConfig, cores
+from chargen.config import Execution, ModelConfig, TrainConfig, cores, multiplies_bfloat16
 from chargen.corpus import Corpus
 from chargen.modelfile import weight_shapes
 from chargen.run import Progress, Run, RunConfig
@@ -21,11 +24,14 @@ MINUTES = 10.0  # where no length is asked for
 # (README has the table). One wide layer, as a second one costs more time than it gains in these budgets: of 3 minutes
 # 2 x 384 made 1.449 nats, 1 x 512 made 1.442; 64 streams, as they are read twice as fast as 16.
 UNITS = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024, 1280)
-RATE = 2e11  # operations a second of a processor core: only to guess how much will be read in the minutes
+# What training gets of the speed at which NumPy multiplies float32 matrices on all cores, counting 6 operations for
+# each weight and character: measured at 1 x 768 and 64 x 64, in one run.
+SHARES = {"bfloat16": 1.56, "float32": 0.93}
+MEASURED_SECONDS = 0.2
 
 
-def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collection[str]) -> RunConfig:
-    """Return the configuration of a new run on a corpus.
+def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collection[str], speed: float) -> RunConfig:
+    """Return the configuration of a new run on a corpus, on a machine of the speed that `machine` measures.
 
     Its execution is still to be chosen, by `unroll.choose`; the step where it ends is still to be measured, if minutes
     were given. What is in ``asked`` is left as it is. The rest follows `sizes`; then batch size and window are made
@@ -34,7 +40,7 @@ def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collecti
     characters = len(corpus.split(train.validation)[0])
     if train.minutes is train.epochs is train.steps is None:
         train = replace(train, minutes=MINUTES)
-    chosen = sizes(characters, len(corpus.vocabulary), train)
+    chosen = sizes(characters, len(corpus.vocabulary), train, speed)
     model = replace(model, **{n: v for n, v in chosen.items() if hasattr(model, n) and n not in asked})
     train = replace(train, **{n: v for n, v in chosen.items() if hasattr(train, n) and n not in asked})
     batch_size, seq_length = train.batch_size, train.seq_length
@@ -56,14 +62,29 @@ def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collecti
     )
 
 
-def sizes(characters: int, vocabulary: int, train: TrainConfig) -> dict[str, Any]:
+def machine(train: TrainConfig) -> float:
+    """Return about how many operations a second training gets here, from a fifth of a second of NumPy's products."""
+    precision = train.precision
+    if precision == "auto":
+        precision = "bfloat16" if multiplies_bfloat16() else "float32"
+    a, b = np.ones((1024, 1024), np.float32), np.ones((1024, 512), np.float32)
+    laps: list[float] = []
+    while not laps or sum(laps) < MEASURED_SECONDS:
+        began = time.perf_counter()
+        np.matmul(a, b)
+        laps.append(time.perf_counter() - began)
+    product = 2 * a.shape[0] * a.shape[1] * b.shape[1] / float(np.median(laps))
+    return SHARES[precision] * product * (train.threads or cores()) / cores()
+
+
+def sizes(characters: int, vocabulary: int, train: TrainConfig, speed: float) -> dict[str, Any]:
     """Return the settings that suit a training text and the length of a run, by the names of their options.
 
     characters, vocabulary: how many the training text has, and how many distinct ones. A larger layer is worth it when
     it will read enough; then, the more often it will read the same text, the more of it is blanked while it learns.
     """
-    units = max((u for u in UNITS if _read(u, characters, vocabulary, train) >= worth(u)), default=UNITS[0])
-    passes = _read(units, characters, vocabulary, train) / characters
+    units = max((u for u in UNITS if _read(u, characters, vocabulary, train, speed) >= worth(u)), default=UNITS[0])
+    passes = _read(units, characters, vocabulary, train, speed) / characters
     return {
         "layers": 1,
         "units": units,
@@ -75,10 +96,10 @@ def sizes(characters: int, vocabulary: int, train: TrainConfig) -> dict[str, Any
     }
 
 
-def reason(config: RunConfig, vocabulary: int) -> str:
+def reason(config: RunConfig, vocabulary: int, speed: float) -> str:
     """Return, in a line, what the sizes of a run follow from; what was asked for is as it was asked."""
     characters = round(config.characters * (1 - config.train.validation))
-    read = _read(config.model.units, characters, vocabulary, config.train)
+    read = _read(config.model.units, characters, vocabulary, config.train, speed)
     return (
         f"some {read:,.0f} characters will be read, the text {read / characters:.1f} times; "
         f"{config.model.units} units are worth it from {worth(config.model.units):,.0f} on"
@@ -90,7 +111,7 @@ def worth(units: int) -> float:
     return float(5.2e6 * (units / 384) ** 1.5)
 
 
-def _read(units: int, characters: int, vocabulary: int, train: TrainConfig) -> float:
+def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, speed: float) -> float:
     """Return how many characters will be read, by a guess if it is minutes that were given."""
     if train.steps is not None:
         return train.steps * train.batch_size * train.seq_length
@@ -98,7 +119,7 @@ def _read(units: int, characters: int, vocabulary: int, train: TrainConfig) -> f
         return train.epochs * characters
     shapes = weight_shapes(vocabulary, ModelConfig(units=units)).values()
     seconds = 60 * (train.minutes or MINUTES)
-    return seconds * RATE * (train.threads or cores()) / (6 * sum(map(prod, shapes)))
+    return seconds * speed / (6 * sum(map(prod, shapes)))
 
 
 def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str]) -> RunConfig:

@@ -184,6 +184,9 @@ def quiet() -> Iterator[None]:
         try:
             yield
             started = True
+        except ChargenError:
+            started = True  # and found what is told in a line
+            raise
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)

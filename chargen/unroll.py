@@ -30,15 +30,13 @@ come on top.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice  # in place inside a loop; keras.ops uses it too
 
-from chargen.config import Execution, ModelConfig, TrainConfig, cores
+from chargen.config import Execution, ModelConfig, TrainConfig, cores, multiplies_bfloat16
 from chargen.modelfile import LayerState
 
 STEPS_IN_A_CHUNK = 16  # 8 and 32 are as fast; unrolled whole, 2 x 512 with T = 64 starts after 4.0 s instead of 2.5
@@ -55,27 +53,13 @@ Masks = Sequence[tf.Tensor | None] | None
 # ---- which unroll, in which precision, on how many threads ------------------------------------------------------
 
 
-def processor_features() -> frozenset[str]:
-    """Return the names by which Linux tells what the processor can do; none elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith("flags")), ":")
-    features = frozenset(flags.split(":")[1].split())
-    # oneDNN can be told to leave features unused, which is how a lesser processor is tried out.
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    whole = limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX"))
-    return features if whole else features - {"amx_bf16", "avx512_bf16"}
-
-
 def choose(model: ModelConfig, train: TrainConfig) -> tuple[Execution, str]:
     """Return how a model is to be computed on this machine, and why, in a few words.
 
     A rule over device, processor features, shape and threads, without a measurement: the same machine chooses the
     same. It is chosen once for a run and kept with it.
     """
-    fast_bfloat16 = bool({"amx_bf16", "avx512_bf16"} & processor_features())
+    fast_bfloat16 = multiplies_bfloat16()
     threads = train.threads or cores()
     if tf.config.list_physical_devices("GPU"):
         return Execution(threads=threads), "a GPU computes Keras's layers by cuDNN"

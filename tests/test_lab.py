@@ -46,10 +46,7 @@ def test_a_correlation_is_numpys_and_of_a_constant_none():
     expected = [np.corrcoef(cells[:, k], values)[0, 1] for k in range(2)]
     np.testing.assert_allclose(correlate(cells, values), [*expected, 0], atol=1e-12)
     told = features('a "b\nc" d\n\n"e\n\nf')
-    assert (
-        "".join(map(str, told["a quotation is open"].astype(int)))
-        == "0011110000011100"
-    )
+    assert "".join(map(str, told["a quotation is open"].astype(int))) == "0011110000011100"
     assert told["characters in the line"][:6].tolist() == [1, 2, 3, 4, 0, 1]
     assert told["letters in the word"][:5].tolist() == [1, 0, 0, 1, 0]
 

@@ -131,6 +131,25 @@ def test_a_browser_without_webassembly_writes_the_same(browser, path, tmp_path):
     assert Page(browser, without).attribute("proof", "data-result") == "equal"
 
 
+def test_a_page_that_can_not_start_says_so(browser, path, tmp_path):
+    broken = tmp_path / path.name
+    broken.write_text(path.read_text("utf-8").replace('id="about">{', 'id="about">'), "utf-8")
+    assert Page(browser, broken).attribute("proof", "data-result") == "broken"
+    with pytest.raises(ChargenError, match="failed its proof"):
+        prove_in_browser(broken)
+
+
+def test_the_page_answers_while_it_writes(slow):
+    slow.slide("length", 5000)
+    slow.type("seed", "The gray " * 100)
+    slow.browser.execute_script(
+        "window.longest = 0; let last = performance.now(); (function frame() { const now = performance.now();"
+        "longest = Math.max(longest, now - last); last = now; requestAnimationFrame(frame); })()"
+    )
+    slow.generate()
+    assert slow.browser.execute_script("return longest") < 500
+
+
 @pytest.mark.parametrize("seed", ["The gray ", "é漢字😀ß"])
 def test_its_greedy_text_is_the_clones_character_for_character(page, model, seed):
     page.type("seed", seed)
@@ -236,12 +255,3 @@ def test_the_page_stays_within_a_phone(browser, path):
         assert width[0] <= width[1]
     finally:
         browser.set_window_size(900, 1200)
-
-
-def test_the_product_is_what_its_source_says():
-    from importlib.resources import files
-
-    import wasmtime
-
-    here = files("chargen.export")
-    assert wasmtime.wat2wasm(here.joinpath("product.wat").read_text()) == here.joinpath("product.wasm").read_bytes()

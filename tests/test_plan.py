@@ -6,8 +6,10 @@ from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.corpus import read
 from chargen.modelfile import Checkpoint
-from chargen.plan import plan, resume, sizes
+from chargen.plan import machine, plan, resume, sizes
 from chargen.run import Run
+
+SPEED = 4e11  # operations a second
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def corpus(here):
 
 
 def planned(corpus, *, asked=(), **settings):
-    return plan(corpus, ModelConfig(), TrainConfig(**settings), set(asked) | set(settings))
+    return plan(corpus, ModelConfig(), TrainConfig(**settings), set(asked) | set(settings), SPEED)
 
 
 def test_epochs_are_turned_into_steps_of_the_training_part(corpus):
@@ -65,7 +67,7 @@ def test_the_schedule_of_an_unfinished_run_stays(corpus):
 
 def test_more_time_takes_a_larger_layer_and_reading_oftener_blanks_more_of_it():
     novel, play, shelf = (
-        [sizes(characters, 80, TrainConfig(minutes=m, threads=2)) for m in (1, 10, 60)]
+        [sizes(characters, 80, TrainConfig(minutes=m), SPEED) for m in (1, 10, 60)]
         for characters in (150_000, 1_000_000, 5_000_000)
     )
     for text in (novel, play, shelf):
@@ -77,9 +79,16 @@ def test_more_time_takes_a_larger_layer_and_reading_oftener_blanks_more_of_it():
 
 
 def test_epochs_choose_by_what_is_read_and_minutes_by_what_would_be(corpus):
-    few, many = (sizes(1_000_000, 80, TrainConfig(epochs=e)) for e in (1, 50))
+    few, many = (sizes(1_000_000, 80, TrainConfig(epochs=e), SPEED) for e in (1, 50))
     assert few["units"] < many["units"]
     assert few["dropout"] < many["dropout"]
-    assert sizes(1_000_000, 80, TrainConfig(steps=1000)) == sizes(1_000_000, 80, TrainConfig(epochs=4.096))
-    own = plan(corpus, ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"})
+    assert sizes(1_000_000, 80, TrainConfig(steps=1000), 1) == sizes(1_000_000, 80, TrainConfig(epochs=4.096), 9)
+    own = plan(corpus, ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"}, SPEED)
     assert (own.model.units, own.train.dropout) == (7, 0.9)
+
+
+def test_a_slower_machine_takes_a_smaller_layer(corpus):
+    fast, slow = (sizes(1_000_000, 80, TrainConfig(minutes=10), speed)["units"] for speed in (SPEED, SPEED / 4))
+    assert slow < fast
+    assert 1e9 < machine(TrainConfig(precision="float32")) < 1e14
+    assert machine(TrainConfig(precision="bfloat16")) > machine(TrainConfig(precision="float32")) / 2

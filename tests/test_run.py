@@ -16,7 +16,7 @@ def corpus(here):
 
 
 def made(corpus, path=None):
-    return Run.create(path, plan(corpus, ModelConfig(), TrainConfig(steps=100), {"steps"}), corpus)
+    return Run.create(path, plan(corpus, ModelConfig(), TrainConfig(steps=100), {"steps"}, 1e11), corpus)
 
 
 def test_a_run_is_named_after_its_text_and_never_takes_the_place_of_another(corpus):

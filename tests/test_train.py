@@ -50,7 +50,7 @@ def often(monkeypatch):
 def begin(corpus, name, **settings):
     settings = {"batch_size": 4, "seq_length": 8, "dropout": 0.2, "learning_rate": 0.01, **settings}
     settings |= {} if {"minutes", "steps"} & set(settings) else {"steps": 40}
-    config = plan(corpus, SHAPE, TrainConfig(**settings), {*settings, "layers", "units", *PLANNED})
+    config = plan(corpus, SHAPE, TrainConfig(**settings), {*settings, "layers", "units", *PLANNED}, 1e11)
     return Run.create(Path("runs") / name, config, corpus)
 
 

@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 
 from chargen.bench import interleaved
-from chargen.config import Execution, ModelConfig, TrainConfig
+from chargen.config import Execution, ModelConfig, TrainConfig, multiplies_bfloat16, processor_features
 from chargen.corpus import read
 from chargen.model import CharLM
 from chargen.modelfile import LayerState
 from chargen.optimizer import Adam, learning_rate
 from chargen.streams import Streams
 from chargen.train import compile_step
-from chargen.unroll import choose, processor_features, row_groups, unroll
+from chargen.unroll import choose, row_groups, unroll
 
 LOOP, LOOP16, STEPS = Execution("loop"), Execution("loop", "bfloat16"), Execution("steps", "bfloat16")
 FAST = pytest.mark.parametrize("execution", [LOOP, LOOP16, STEPS], ids=["loop", "loop-bfloat16", "steps"])
@@ -197,7 +197,7 @@ def test_the_groups_of_rows_are_all_rows_in_order_and_of_a_size(rows, chains):
 
 
 def chosen(monkeypatch, features, **train):
-    monkeypatch.setattr("chargen.unroll.processor_features", lambda: frozenset(features))
+    monkeypatch.setattr("chargen.config.processor_features", lambda: frozenset(features))
     execution, _ = choose(ModelConfig(), TrainConfig(**{"threads": 2, **train}))
     return execution.unroll, execution.precision, execution.chains, execution.threads
 
@@ -251,7 +251,7 @@ def peak(batch_size, seq_length, precision):
     ids=["loop", "steps", "loop-bfloat16"],
 )
 def test_peak_memory_follows_the_formula_at_the_head_of_the_file(precision, batch_size, longer, bytes_each):
-    if precision == "bfloat16" and not {"amx_bf16", "avx512_bf16"} & processor_features():
+    if precision == "bfloat16" and not multiplies_bfloat16():
         bytes_each = 20 * 2 + 18  # without products in bfloat16 it is the loop that computes
     more = peak(batch_size, longer, precision) - peak(batch_size, 8, precision)
     assert more == pytest.approx(bytes_each * batch_size * (longer - 8) * 256, rel=0.4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from chargen.clone import Clone
+    from chargen.modelfile import ModelFile
 
 
 class ExportCommand(Command):
@@ -70,7 +72,7 @@ class ExportCommand(Command):
 def export(
     model: Path | None, formats: tuple[str, ...], output: Path | None, quantize: str | None, force: bool
 ) -> None:
-    """Write the trained model for other runtimes, at batch size 1, the state an input and an output.
+    """Write the trained model for other runtimes, at batch size 1, the state an input and an output where it can be.
 
     Each artefact describes itself, is loaded again in its own runtime and compared with the model; one that does not
     say the same is removed. How to use it is in <artefact>.md beside it.
@@ -86,7 +88,7 @@ def export(
     from chargen.modelfile import ModelFile
     from chargen.run import CHECKPOINT, CONFIG, MODEL, find_model
 
-    path = find_model(model).absolute()
+    path = Path(os.path.abspath(find_model(model)))  # noqa: PTH100  # a link keeps the name that people gave it
     file = ModelFile.read(path)
     title = path.parent.name if (path.parent / CONFIG).exists() and path.name in (MODEL, CHECKPOINT) else path.stem
     folder = output or (path.parent / "exports")
@@ -95,31 +97,32 @@ def export(
         exports.check(one.format)
         exports.refuse([folder / one.filename, folder / f"{one.filename}.md"], force=force)
     clone = Clone(file.weights, file.vocabulary)
-    ids, source = text_for_proof(path.parent, clone)
+    ids, source = text_for_proof(path.parent, file, clone)
     for one in wanted:
         if sys.stderr.isatty():
             click.echo(f"writing {one.filename} ...", err=True)
         with quiet():
             made, found = exports.export(one, folder, Evidence(clone, ids, source, one.quantize), force=force)
         shown = made.relative_to(Path.cwd()) if made.is_relative_to(Path.cwd()) else made
-        click.echo("\n  ".join([f"{shown}, {size(exports.size(made))}", *found]))
+        click.echo("\n  ".join([f"{shown}, {megabytes(exports.size_of(made))}", *found]))
 
 
-def text_for_proof(folder: Path, clone: Clone) -> tuple[npt.NDArray[np.integer], str]:
+def text_for_proof(folder: Path, model: ModelFile, clone: Clone) -> tuple[npt.NDArray[np.integer], str]:
     """Return the ids of the text that model and export are compared on, and what text that is."""
     from chargen.export.proof import CHARACTERS, drawn
     from chargen.run import Run
 
     try:
         run = Run(folder)
-        ids = run.corpus().split(run.config.train.validation)[1][: CHARACTERS + 1]
-    except ChargenError:
-        return drawn(clone), "a text that the model drew, as its own is not at hand"
-    if len(ids) < 2:
-        return drawn(clone), "a text that the model drew, as none was kept for validation"
-    return ids, "the validation text"
+        if run.config.sha256 == model.summary.get("sha256"):
+            ids = run.corpus().split(run.config.train.validation)[1][: CHARACTERS + 1]
+            if len(ids) >= 2:
+                return ids, "the validation text"
+    except (ChargenError, OSError):
+        pass
+    return drawn(clone), "a text that the model drew, as its own is not at hand"
 
 
-def size(count: int) -> str:
+def megabytes(count: int) -> str:
     """Return a number of bytes as people read it."""
     return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

@@ -74,7 +74,8 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
     training = configured(TrainConfig, values)
     if resume is None:
         text = corpus.read(files, training.encoding)
-        config = plan.plan(text, configured(ModelConfig, values), training, asked)
+        speed = plan.machine(training)
+        config = plan.plan(text, configured(ModelConfig, values), training, asked, speed)
     else:
         opened = Run(Path(resume) if resume else newest())
         text = opened.corpus(files)
@@ -100,7 +101,7 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
         stack.enter_context(opened.lock())
         if resume is not None:
             opened.reconfigure(config)
-        why = "" if resume is not None or "units" in asked else plan.reason(config, len(text.vocabulary))
+        why = "" if resume is not None or "units" in asked else plan.reason(config, len(text.vocabulary), speed)
         show_plan(opened, text, streams, reason, why)
         finished = show_training(model, opened, text, streams, validation, stop, began)
     path = quote(str(opened.path))

@@ -1,4 +1,4 @@
-"""Exports: a trained model in other formats, at batch size 1, with the state as an explicit input and output.
+"""Exports: a trained model in other formats, at batch size 1, the state an input and an output where it can be.
 
 A format NAME is the module ``export/NAME.py`` with
 
@@ -11,6 +11,7 @@ A format NAME is the module ``export/NAME.py`` with
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ FORMATS = {
     "html": Format(".html", "any browser", ("int8", "none"), snippet=False),
     "numpy": Format(".numpy", "Python with NumPy"),
 }
-QUANTIZATIONS = ("none", "float16", "int8")
+QUANTIZATIONS = tuple(dict.fromkeys(numbers for form in FORMATS.values() for numbers in form.quantizations))
 
 
 class Module(Protocol):
@@ -91,10 +92,14 @@ class Export:
 
     @property
     def filename(self) -> str:
-        """``book.onnx``, ``book.int8.onnx``: numbers that are the format's default are not named."""
+        """``book.onnx``, ``book.int8.onnx``: numbers that are the format's default are not named.
+
+        It can stand as it is in a shell's line and in a Python string: other characters of the name become hyphens.
+        """
         form = FORMATS[self.format]
         marked = "" if self.quantize == form.quantizations[0] else f".{self.numbers}"
-        return f"{self.name}{marked}{form.suffix}"
+        plain = re.sub(r"[^\w.-]+", "-", self.name).strip(".-") or "model"
+        return f"{plain}{marked}{form.suffix}"
 
     @property
     def numbers(self) -> str:
@@ -157,9 +162,15 @@ def export(wanted: Export, folder: Path, evidence: Evidence, *, force: bool = Fa
         found = module(wanted.format).prove(made, evidence)
         (work / note.name).write_text(wanted.note, "utf-8")
         for target in (path, note):
+            old = work / f"{target.name}.old"
             if target.is_dir():  # which a rename does not replace
-                target.replace(work / f"{target.name}.old")
-            (work / target.name).replace(target)
+                target.replace(old)
+            try:
+                (work / target.name).replace(target)
+            except BaseException:
+                if old.exists():
+                    old.replace(target)
+                raise
     except OSError as error:
         raise ChargenError(f"{path} can't be written: {error.strerror or error}; name another folder") from None
     finally:
@@ -174,6 +185,6 @@ def refuse(paths: list[Path], *, force: bool) -> None:
         raise ChargenError(f"{there[0]} exists and is left as it is: replace it with --force, or name another folder")
 
 
-def size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

@@ -21,16 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
-from chargen.clone import Clone
+from chargen.clone import Clone, Floats
 from chargen.export import Export
-from chargen.export.proof import GREEDY, LARGEST, Evidence, Floats, compare
+from chargen.export.proof import GREEDY, LARGEST, Evidence, compare
 from chargen.generate import opening
 from chargen.modelfile import Arrays, weight_shapes
 from chargen.surprisal import MOST, colours
 from chargen.vocabulary import LOOKALIKES, Vocabulary
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-PROOF_SEED = 100  # characters, at the most, that the greedy text goes on from
 LONGEST = 60  # seconds that a browser gets to prove the page
 
 NOTE = """
@@ -78,10 +77,13 @@ def told(export: Export) -> str:
     """Return a line about the model, for people."""
     config = export.model.config
     numbers = sum(prod(shape) for shape in weight_shapes(len(export.model.vocabulary), config).values())
-    line = f"{config.layers} x {config.units} LSTM, {numbers:,} numbers as {export.numbers}, "
-    line += f"{len(export.model.vocabulary):,} characters"
+    size = numbers * np.dtype(export.numbers).itemsize / 1e6
+    line = f"{config.layers} x {config.units} LSTM, {len(export.model.vocabulary):,} characters, "
+    line += f"{size:,.1f} MB of {export.numbers} weights"
     bpc = export.model.summary.get("validation_bpc")
-    return line + (f", {bpc:.3f} bits per character" if isinstance(bpc, float) else "")
+    if isinstance(bpc, float):
+        line += f", {bpc:.3f} bits per character" + (" before they were int8" if export.numbers == "int8" else "")
+    return line
 
 
 def as_matrices(weights: Arrays, layers: int) -> list[tuple[Floats, Floats | None]]:
@@ -139,15 +141,19 @@ def unpacked(numbers: npt.NDArray[Any], vectors: Floats, about: dict[str, Any]) 
     return weights
 
 
-def proof_of(clone: Clone, seed: str) -> dict[str, str]:
-    """Return a text and how the clone goes on with it greedily: 200 characters, or up to the first tie."""
-    logits, text = clone.feed(seed), ""
-    while len(text) < GREEDY:
-        if len(logits) > 1 and np.diff(np.sort(logits)[-2:])[0] < LARGEST:
-            break
-        text += clone.vocabulary.characters[int(np.argmax(logits))]
-        logits = clone.step(np.array([np.argmax(logits)]))[0]
-    return {"seed": seed, "text": text}
+def proof_of(clone: Clone, seed: str) -> dict[str, Any]:
+    """Return a text, 200 characters that the clone goes on with greedily, and the places where it could say another.
+
+    Those are the places where the two likeliest are closer than the difference that a proof allows.
+    """
+    logits, text, ties = clone.feed(seed), "", []
+    for place in range(GREEDY):
+        id = int(np.argmax(logits))
+        if (np.delete(logits, id) > logits[id] - LARGEST).any():
+            ties.append(place)
+        text += clone.vocabulary.characters[id]
+        logits = clone.step(np.array([id]))[0]
+    return {"seed": seed, "text": text, "ties": ties}
 
 
 def load(path: Path) -> Clone:
@@ -197,11 +203,15 @@ def prove_in_browser(path: Path) -> list[str]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return [f"not proved in a browser, as {program} did not answer: {not_here}"]
-    found = re.search(rb'data-result="(\w+)" data-speed="([\d.]+)"', done.stdout)
-    if found is None:
+    page = done.stdout.decode("utf-8", "replace")
+    if 'id="proof"' not in page:
         return [f"not proved in a browser, as {program} did not show the page: {not_here}"]
-    if found[1] != b"equal":
-        raise ChargenError(f"the export failed its proof in {program}: it writes another text; it was removed")
+    result, speed = (re.search(rf'id="proof"[^>]*{name}="([^"]*)"', page) for name in ("data-result", "data-speed"))
+    if result is None or result[1] != "equal":
+        raise ChargenError(
+            f"the export failed its proof in {program}, and was removed: it does not write the same text"
+        )
     return [
-        f"{float(found[2]):,.0f} characters a second in {Path(program).name}, which wrote the greedy text it should"
+        f"{float(speed[1]) if speed else 0:,.0f} characters a second in {Path(program).name}, which wrote the same "
+        f"{GREEDY} greedy characters"
     ]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
+from chargen.clone import Floats
 from chargen.export import Export
-from chargen.export.proof import Evidence, Floats, Read, compare
+from chargen.export.proof import Evidence, Ids, Read, compare
 from chargen.keras_face import stateful_clone
 from chargen.model import CharLM
 
@@ -46,7 +46,7 @@ def load(path: Path) -> Callable[[], Read]:
     model = keras.saving.load_model(path)
     compiled = tf.function(model, reduce_retracing=True)  # 20 times as fast as the model called by itself
 
-    def read(ids: npt.NDArray[np.integer]) -> Floats:
+    def read(ids: Ids) -> Floats:
         return np.array(compiled(ids.astype(np.int32)[None])[0])
 
     def start() -> Read:

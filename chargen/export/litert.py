@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from chargen.clone import Floats
 from chargen.export import Export
-from chargen.export.proof import Evidence, Floats, Read, compare, stepwise
-from chargen.export.savedmodel import ABOUT, step_function
+from chargen.export.proof import Evidence, Read, compare, stepwise
+from chargen.export.savedmodel import ABOUT, save, step_function
 from chargen.model import CharLM
 
 NOTE = """
@@ -36,12 +37,8 @@ print(text)
 
 def write(export: Export, path: Path) -> None:
     """Write the file, with what it is as an associated file: a zip archive behind the model, as LiteRT packs them."""
-    model = CharLM.of(export.model)
-    module = tf.Module()
-    module.weights = [weight.value for weight in model.named_weights().values()]
-    module.step = step_function(model)
     folder = path.with_name("step")
-    tf.saved_model.save(module, str(folder), {"step": module.step})
+    save(CharLM.of(export.model), folder, {"step": step_function})
     with warnings.catch_warnings(action="ignore"):
         converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["step"])
     if export.quantize != "none":

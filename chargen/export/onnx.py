@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from chargen.clone import Floats
 from chargen.export import Export
-from chargen.export.proof import Evidence, Floats, Read, compare
+from chargen.export.proof import Evidence, Ids, Read, compare
 
 OPSET = 17  # of 2022: what browsers' and phones' runtimes have known for years
 IR = 8  # the file format that goes with it
@@ -114,7 +114,7 @@ def load(path: Path) -> Callable[[], Read]:
     def start() -> Read:
         state = zero
 
-        def read(ids: npt.NDArray[np.integer]) -> Floats:
+        def read(ids: Ids) -> Floats:
             nonlocal state
             logits, *after = session.run(None, {"ids": ids.astype(np.int64)[None], **state})
             state = dict(zip(state, after, strict=True))

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from chargen import ChargenError
 from chargen.export import Export
-from chargen.export.proof import Evidence, Read, compare, stepwise
+from chargen.export.proof import GREEDY, LARGEST, Evidence, Read, compare, stepwise
 from chargen.model import CharLM
 from chargen.modelfile import LayerState
 from chargen.unroll import State
@@ -103,13 +105,20 @@ def generate_function(model: CharLM) -> Any:
     return generate
 
 
-def write(export: Export, path: Path) -> None:
-    """Write the folder, and into it what it is, as ``chargen.json``."""
-    model = CharLM.of(export.model)
+def save(model: CharLM, folder: Path, signatures: dict[str, Callable[[CharLM], Any]]) -> None:
+    """Write a SavedModel with those signatures. Raises OSError if it can't be written."""
     module = tf.Module()
     module.weights = [weight.value for weight in model.named_weights().values()]
-    module.step, module.generate = step_function(model), generate_function(model)
-    tf.saved_model.save(module, str(path), {"step": module.step, "generate": module.generate})
+    module.functions = {name: make(model) for name, make in signatures.items()}
+    try:
+        tf.saved_model.save(module, str(folder), dict(module.functions))
+    except tf.errors.OpError as error:  # a full disk, for one
+        raise OSError(error.message) from None
+
+
+def write(export: Export, path: Path) -> None:
+    """Write the folder, and into it what it is, as ``chargen.json``."""
+    save(CharLM.of(export.model), path, {"step": step_function, "generate": generate_function})
     (path / ABOUT).write_text(export.json, "utf-8")
 
 
@@ -127,5 +136,22 @@ def load(path: Path) -> Callable[[], Read]:
 
 
 def prove(path: Path, evidence: Evidence) -> list[str]:
-    """Compare the signature ``step``, as TensorFlow loads it, with the clone."""
-    return compare(load(path), evidence, "TensorFlow")
+    """Compare the signatures, as TensorFlow loads them, with the clone."""
+    found = compare(load(path), evidence, "TensorFlow")
+    generate = tf.saved_model.load(str(path)).signatures["generate"]
+    ids, clone = evidence.ids[:GREEDY], evidence.clone
+    drawn = generate(
+        ids=tf.constant(ids[None], tf.int32),
+        length=tf.constant(GREEDY),
+        temperature=tf.constant(0.0),
+        random_seed=tf.constant(0),
+    )["ids"].numpy()[0]
+    clone.reset_states()
+    logits = clone.read(ids)[-1]
+    for id in drawn:
+        if logits.max() - logits[id] >= LARGEST:
+            raise ChargenError(
+                "the export failed its proof in TensorFlow, and was removed: generate draws another text"
+            )
+        logits = clone.step(np.array([id]))[0]
+    return [*found, f"generate, at temperature 0, draws {GREEDY} characters as the clone does"]
