@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from chargen.bits import bits
-from chargen.config import ModelConfig, TrainConfig
+from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
 from chargen.unroll import unroll
@@ -50,7 +50,7 @@ def answer(setting: Setting) -> Answer:
 
     def read(restart: Any) -> Any:
         x = model.embedding(joined[None, :-1])
-        outputs, _ = unroll(x, model.zero_state(1), model.lstm, model.execution, restart=restart)
+        outputs, _ = unroll(x, model.zero_state(1), model.lstm, Execution("loop"), restart=restart)
         costs = tf.nn.sparse_softmax_cross_entropy_with_logits(joined[None, 1:], model.dense(outputs))
         return costs.numpy()[0][counted]
 
@@ -58,7 +58,7 @@ def answer(setting: Setting) -> Answer:
     largest, change = float(np.abs(apart - restarted).max()), float(np.abs(apart - run_on).max())
     position = np.concatenate([np.arange(1, n) for n in lengths])
     early, late = (float(np.abs(apart - run_on)[which].mean()) for which in (position <= 10, position > 100))
-    equal = largest < 2e-2  # the joined stream is computed in another order, perhaps in bfloat16
+    equal = largest < 1e-3  # both are float32, in another order
     return Answer(
         [
             Conclusion(
