@@ -251,11 +251,14 @@ def steps_in(seconds: float, step: float, validation: float, window: int, held_o
 
     ``step`` and ``validation`` are the seconds that each takes, ``done`` the steps already made of the schedule.
     """
-    steps = max(1, int(seconds / step))
-    for _ in range(8):  # the validations depend on the steps, and the other way round
-        validations = ceil(steps / interval(steps + done, window, held_out))
-        steps = max(1, int((seconds - validations * validation) / step))
-    return steps
+    fitting, too_many = 1, max(2, int(seconds / step) + 1)
+    while too_many - fitting > 1:  # the validations depend on the steps, and the other way round
+        steps = (fitting + too_many) // 2
+        if steps * step + ceil(steps / interval(steps + done, window, held_out)) * validation <= seconds:
+            fitting = steps
+        else:
+            too_many = steps
+    return fitting
 
 
 def _measured(laps: list[float], settings: TrainConfig) -> float | None:

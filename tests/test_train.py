@@ -271,7 +271,7 @@ def test_the_steps_and_validations_of_a_budget_take_its_time(steps, window, held
     assert count >= 1
     if count > 1:
         taken = count * step + -(-count // interval(count, window, held_out)) * validation
-        assert taken <= seconds + step + validation
+        assert taken <= seconds
 
 
 def test_a_blanked_weight_gets_no_gradient_and_the_masks_are_of_the_step(corpus):
