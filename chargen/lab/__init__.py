@@ -41,6 +41,7 @@ class Picture(NamedTuple):
 
     caption: str
     draw: Callable[[Any], None]
+    height: float = 4  # inches, of 9 across
 
 
 class Passage(NamedTuple):

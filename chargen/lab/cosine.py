@@ -68,11 +68,11 @@ def answer(setting: Setting) -> Answer:
         [
             Conclusion(
                 f"One step ahead, the nets that see a single value are wrong by {single:.3f} and more, those that "
-                f"carry a state by {carried:.3f} and less: carrying {'pays' if better else 'does not pay'}.",
+                f"carry a state by {carried:.4f} and less: carrying {'pays' if better else 'does not pay'}.",
                 better,
             ),
             Conclusion(
-                f"Running freely for {ALONE} steps, the {longest} is best, wrong by {free[longest]:.2f} (a straight "
+                f"Running freely for {ALONE} steps, the {longest} is best, wrong by {free[longest]:.4f} (a straight "
                 f"line at 0 by {2**-0.5:.2f}).",
                 "stateful" in longest,
             ),

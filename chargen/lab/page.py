@@ -70,7 +70,9 @@ def number(value: str | float) -> str:
     """Return a table's value as people read it."""
     if isinstance(value, str):
         return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}"
 
 
 def table(one: Table) -> str:
@@ -82,7 +84,7 @@ def table(one: Table) -> str:
 
 def picture(one: Picture) -> str:
     """Draw a picture; return it as HTML."""
-    drawn = figure(9, 4)
+    drawn = figure(9, one.height)
     one.draw(drawn)
     data = base64.b64encode(saved(drawn, "svg")).decode("ascii")
     caption = escape(one.caption)

@@ -68,7 +68,7 @@ def answer(setting: Setting) -> Answer:
         ],
         [
             Picture(
-                "The alphabet as 2 streams of 12 letters, read in windows of 4: each row goes on to the right.", draw
+                "The alphabet as 2 streams of 12 letters, read in windows of 4: each row goes on to the right.", draw, 2
             )
         ],
     )
