@@ -22,7 +22,8 @@ MINUTES = 10.0  # where no length is asked for
 
 # What the sizes follow, found by hand with searches on texts of 0.2 to 1.1 million characters, 1 to 10 minutes long
 # (README has the table). One wide layer, as a second one costs more time than it gains in these budgets: of 3 minutes
-# 2 x 384 made 1.449 nats, 1 x 512 made 1.442; 64 streams, as they are read twice as fast as 16.
+# 2 x 384 made 1.449 nats, 1 x 512 made 1.442; 64 streams, as they are read twice as fast as 16. Smaller layers lose on
+# a slow machine too: at 0.6 of the speed 256 units made 1.509 in a minute, 384 made 1.487; 640 1.449 in ten, 768 1.437.
 UNITS = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024, 1280)
 # What training gets of the speed at which NumPy multiplies float32 matrices on all cores, counting 6 operations for
 # each weight and character: measured at 1 x 768 and 64 x 64, in one run.
@@ -91,8 +92,8 @@ def sizes(characters: int, vocabulary: int, train: TrainConfig, speed: float) ->
         "batch_size": 64,
         "seq_length": 64,
         "learning_rate": 0.01,
-        "dropout": round(min(0.5, 0.025 * passes), 2),
-        "weight_drop": round(min(0.4, max(0.0, 0.05 * (passes - 10))), 2),
+        "dropout": round(min(0.5, 0.032 * passes), 2),
+        "weight_drop": round(min(0.4, max(0.0, 0.065 * (passes - 8))), 2),
     }
 
 
@@ -108,7 +109,7 @@ def reason(config: RunConfig, vocabulary: int, speed: float) -> str:
 
 def worth(units: int) -> float:
     """Return how many characters a layer of so many units has to read to become better than a smaller one."""
-    return float(5.2e6 * (units / 384) ** 1.5)
+    return float(3.8e6 * (units / 384) ** 1.5)
 
 
 def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, speed: float) -> float:
