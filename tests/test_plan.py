@@ -9,7 +9,7 @@ from chargen.modelfile import Checkpoint
 from chargen.plan import machine, plan, resume, sizes
 from chargen.run import Run
 
-SPEED = 4e11  # operations a second
+SPEED = 3e11  # operations a second
 
 
 @pytest.fixture
