@@ -94,3 +94,9 @@ def test_help_and_sample_never_import_tensorflow(arguments, trained):
     )
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_the_command_line_starts_without_numpy_whose_threads_a_command_still_has_to_set():
+    program = "import sys, chargen.cli\nprint({'numpy', 'safetensors'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -22,10 +22,10 @@ from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from chargen import ChargenError, __version__
-from chargen.modelfile import ModelFile
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command's help reads this module, and is not to wait for NumPy
     from chargen.export.proof import Evidence
+    from chargen.modelfile import ModelFile
 
 
 class Format(NamedTuple):
@@ -167,10 +167,9 @@ def export(wanted: Export, folder: Path, evidence: Evidence, *, force: bool = Fa
                 target.replace(old)
             try:
                 (work / target.name).replace(target)
-            except BaseException:
-                if old.exists():
+            finally:
+                if old.exists() and not target.exists():
                     old.replace(target)
-                raise
     except OSError as error:
         raise ChargenError(f"{path} can't be written: {error.strerror or error}; name another folder") from None
     finally:
