@@ -132,13 +132,25 @@ class TrainConfig(Config):
         1.0, "Longest gradient: a longer one is shortened to it.", minimum=0, maximum=1e6, exclusive=True
     )
     validation: float = option(
-        0.1, "Share of the text, at its end, that is kept for validation.", minimum=0, maximum=1, exclusive=True
+        0.1,
+        "Share of the text, at its end, that is kept for validation; 500,000 characters at the most.",
+        minimum=0,
+        maximum=1,
+        exclusive=True,
     )
     patience: int | None = option(None, "Stop after this many validations without a better one.", minimum=1)
     random_seed: int = option(
         0, "The random generator's number: of first weights and dropout.", minimum=0, maximum=2**63 - 1
     )
     encoding: str = option("utf-8", "Encoding of the text files.")
+    join: bool = option(False, "Read on from one file into the next; else the state restarts where a file begins.")
+    keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.")
+    min_count: int = option(
+        1, "Characters that occur less often become one unknown character, which is never drawn.", minimum=1
+    )
+    cache: str | None = option(
+        None, "Folder where texts are kept as they are read, for all runs; the platform's for caches, if not given."
+    )
     precision: str = option(
         "auto",
         "Numbers of the matrix products; auto takes the faster that the processor has.",

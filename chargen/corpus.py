@@ -1,31 +1,47 @@
-"""Files become one normalised text, the text becomes ids, the ids are parted into training and validation."""
+"""Documents become one text of ids, kept in a cache and mapped into memory, parted into training and validation.
+
+A corpus in the cache is a folder that is named by what made it, the hash of the files' bytes and the options:
+``ids.npy`` (N,), ``starts.npy`` where documents begin, ``corpus.json`` the rest. It appears whole or not at all.
+"""
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-import sys
+import json
+import os
+import shutil
+import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from chargen import ChargenError
-from chargen.vocabulary import Ids, Vocabulary
+from chargen.config import TrainConfig
+from chargen.documents import BUNDLED, STANDARD_INPUT, NoTextError, Source, decode, sources, text
+from chargen.lock import locked
+from chargen.modelfile import write_beside
+from chargen.vocabulary import CODE_POINTS, UNKNOWN, Ids, Vocabulary, code_points
 
-STANDARD_INPUT = "-"
-MARKS = (  # the longer first, as one begins with the other
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-BUNDLED = "book.txt"
 VOICES = ("log", "letters", "manual")  # texts of three authors, beside the book
+FORMAT = 1  # of a cached corpus: raised when the same files would give other ids
+# Characters at the most that are held out: by chance alone their bpc is then within 0.005 of that of all of them, and
+# to score them takes a second to half a minute.
+HELD_OUT = 500_000
+
+Starts = npt.NDArray[np.int64]
+
+
+class Part(NamedTuple):
+    """A stretch of a corpus."""
+
+    ids: Ids  # (N,), a view
+    starts: Starts  # where in it documents begin, in order; not its own beginning
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,57 +49,107 @@ class Corpus:
     """A whole text as ids, with what is needed to find and to recognise it again."""
 
     ids: Ids  # (N,) uint8, uint16 or uint32
+    starts: Starts  # where in it documents begin, in order: the first at 0
     vocabulary: Vocabulary
     files: tuple[str, ...]  # as given, made absolute; none is the bundled book
     name: str  # what a run on this text is called
+    sha256: str  # by which a changed text is recognised: of characters, ids and starts, not of the files' bytes
     notes: tuple[str, ...] = ()  # what was done to the files that their owner would want to know
+    folder: Path | None = None  # where it is kept, if it is
 
-    @cached_property
-    def sha256(self) -> str:
-        """The hash by which a changed text is recognised: of the characters, not of the files' bytes."""
-        digest = hashlib.sha256(self.vocabulary.characters.encode("utf-8"))
-        digest.update(np.ascontiguousarray(self.ids).data)
-        return digest.hexdigest()
+    def split(self, validation: float) -> tuple[Part, Part]:
+        """Return the part for training and, the text's last ``validation`` share, that for validation: two views.
 
-    def split(self, validation: float) -> tuple[Ids, Ids]:
-        """Return the ids for training and, the text's last ``validation`` share, those for validation: two views.
-
-        Each holds two characters at least: one to read and one to predict. Raises ChargenError where they can't.
+        Each holds two characters at least: one to read and one to predict; validation holds HELD_OUT at the most.
+        Raises ChargenError where they can't.
         """
-        kept = max(2, round(len(self.ids) * validation))
-        if len(self.ids) - kept < 2:
+        border = len(self.ids) - held_out(len(self.ids), validation)
+        if border < 2:
             raise ChargenError(
                 f"the text is too short, {len(self.ids):,} characters, which leaves fewer than 2 for training: "
                 "give a longer text, or a smaller --validation"
             )
-        return self.ids[:-kept], self.ids[-kept:]
+        first, later = np.searchsorted(self.starts, [border, border + 1])
+        return (
+            Part(self.ids[:border], self.starts[1:first]),
+            Part(self.ids[border:], self.starts[max(1, later) :] - border),
+        )
 
 
-def read(paths: Sequence[str], encoding: str = "utf-8") -> Corpus:
-    """Read one or more files or folders (``-``: standard input; none: the bundled book) as one corpus.
+def read(
+    paths: Sequence[str],
+    settings: TrainConfig | None = None,
+    known: Vocabulary | None = None,
+    cache: Path | None = None,
+) -> Corpus:
+    """Read files, folders and patterns (``-``: standard input; none: the bundled book) as one corpus.
 
-    A file's byte-order mark is removed, CRLF and CR become LF, Unicode is composed (NFC). A folder stands for the
-    files in it and below it in the order of their names, without hidden and binary ones. Texts are joined; one that
-    does not end its last line gets a line's end if another follows. The vocabulary is every character that occurs.
+    Of ``settings`` it is the options of reading that count: encoding, joining, boilerplate, rare characters. A text
+    that does not end its last line gets a line's end if another follows. The vocabulary is every character that
+    occurs, and those of ``known``. Memory holds a block at a time, and in the end the ids: mapped from a folder in
+    ``cache``, where they are found the next time, or as an array where there is no cache.
 
-    Raises ChargenError for a file that is missing, empty, unreadable, binary or not in ``encoding``.
+    Raises ChargenError for a file that is missing, empty, unreadable, binary or not in the encoding, and if the cache
+    can't be written.
     """
-    texts: list[str] = []
-    notes: list[str] = []
-    for path in paths or [BUNDLED]:
-        for part in _texts(path, encoding, bundled=not paths, notes=notes):
-            if texts and not texts[-1].endswith("\n"):
-                texts.append("\n")
-            texts.append(part)
-    text = "".join(texts)
-    vocabulary = Vocabulary.of(text)
-    return Corpus(
-        ids=vocabulary.encode(text),
-        vocabulary=vocabulary,
-        files=tuple(p if p == STANDARD_INPUT else str(Path(p).resolve()) for p in paths),
-        name=_name(paths),
-        notes=tuple(notes),
-    )
+    settings = settings or TrainConfig()
+    files = tuple(p if p == STANDARD_INPUT else str(Path(p).resolve()) for p in paths)
+    with sources(paths) as found:
+        try:
+            if cache is None:
+                with tempfile.TemporaryDirectory(prefix="chargen-") as temporary:
+                    _build(Path(temporary), found, settings, known)
+                    return opened(Path(temporary), files, _name(paths), mapped=False)
+            folder = cache / _key(found, settings, known)
+            cache.mkdir(parents=True, exist_ok=True)
+            lock = folder.with_suffix(".lock")
+            lock.touch()
+            with locked(lock, wait=True):  # whoever else builds this one is waited for: the result is then ours
+                if not folder.exists():
+                    building = folder.with_suffix(".new")
+                    shutil.rmtree(building, ignore_errors=True)  # which a kill left
+                    building.mkdir()
+                    try:
+                        _build(building, found, settings, known)
+                        building.replace(folder)
+                    finally:
+                        shutil.rmtree(building, ignore_errors=True)
+        except OSError as error:
+            raise ChargenError(
+                f"the text can't be kept in {cache or tempfile.gettempdir()}: {error.strerror}; make room, or name "
+                "another folder with --cache"
+            ) from None
+    return opened(folder, files, _name(paths), mapped=True)
+
+
+def opened(folder: Path, files: tuple[str, ...], name: str, *, mapped: bool) -> Corpus:
+    """Open a corpus that was built in a folder. Raises ChargenError if it is damaged."""
+    try:
+        told = json.loads((folder / "corpus.json").read_text("utf-8"))
+        return Corpus(
+            ids=np.load(folder / "ids.npy", mmap_mode="r" if mapped else None),
+            starts=np.load(folder / "starts.npy"),
+            vocabulary=Vocabulary(told["vocabulary"], told["unknown"]),
+            files=files,
+            name=name,
+            sha256=str(told["sha256"]),
+            notes=tuple(map(str, told["notes"])),
+            folder=folder if mapped else None,
+        )
+    except (OSError, ValueError, LookupError, TypeError, EOFError):
+        raise ChargenError(f"{folder} is damaged: delete it, and it is made again from the text") from None
+
+
+def held_out(characters: int, validation: float) -> int:
+    """Return how many of a text's characters are for validation, of which this share is asked for."""
+    return max(2, min(HELD_OUT, round(characters * validation)))
+
+
+def cache_folder(settings: TrainConfig) -> Path:
+    """Return the folder for the texts of runs: the one that is asked for, or the platform's, shared by all runs."""
+    from platformdirs import user_cache_path
+
+    return Path(settings.cache) if settings.cache else user_cache_path("chargen", appauthor=False)
 
 
 def voices() -> dict[str, str]:
@@ -92,82 +158,137 @@ def voices() -> dict[str, str]:
     return {name: decode(folder.joinpath(f"{name}.txt").read_bytes(), name) for name in VOICES}
 
 
-ADVICE = "name its encoding with --encoding, such as --encoding cp1252"
-
-
-def decode(data: bytes, source: str, encoding: str = "utf-8", advice: str = ADVICE) -> str:
-    """Return the normalised text of a file's bytes.
-
-    Raises ChargenError that names ``source`` where there is none; ``advice`` is what to do about another encoding.
-    """
-    if not data:
-        raise ChargenError(f"{source} is empty: give a file with text in it")
-    if not _has_wide_nul(encoding):
-        for mark, wide in MARKS:
-            if data.startswith(mark):
-                raise ChargenError(f"{source} begins like {wide} text: read it with --encoding {wide}")
-    if not _has_wide_nul(encoding) and (nul := data.find(b"\0")) >= 0:
-        raise ChargenError(f"{source} is a binary file (a NUL byte at offset {nul}): give a text file")
-    try:
-        text = data.decode(encoding)
-        text.encode("utf-8")  # which lone surrogates, that some encodings let through, can't be
-    except UnicodeError as error:
-        where = "it"
-        if isinstance(error, UnicodeDecodeError):
-            where = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise ChargenError(f"{source} is not {encoding}: {where} is out of place; {advice}") from None
-    if "\0" in text:
-        raise ChargenError(f"{source} is a binary file (NUL at character {text.index(chr(0))}): give a text file")
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if not text:
-        raise ChargenError(f"{source} is empty: give a file with text in it")
-    return unicodedata.normalize("NFC", text)
-
-
-def _has_wide_nul(encoding: str) -> bool:
-    return len("\0".encode(encoding)) > 1
-
-
-def _texts(path: str, encoding: str, *, bundled: bool, notes: list[str]) -> Iterator[str]:
-    try:
-        if bundled:
-            yield decode(resources.files("chargen.corpora").joinpath(BUNDLED).read_bytes(), BUNDLED)
-        elif path == STANDARD_INPUT:
-            if sys.stdin is None:
-                raise ChargenError("standard input is closed: name a file")
-            yield decode(sys.stdin.buffer.read(), "standard input", encoding)
-        elif Path(path).is_dir():
-            yield from _folder(Path(path), encoding, notes)
-        else:
-            yield decode(Path(path).read_bytes(), path, encoding)
-    except OSError as error:
-        raise ChargenError(f"{error.filename or path} can't be read: {error.strerror or error}") from None
-
-
-def _folder(folder: Path, encoding: str, notes: list[str]) -> Iterator[str]:
-    found = False
-    files = sorted(f for f in folder.rglob("*") if f.is_file())
-    # A folder of texts is often where runs are made; what they hold is no text, and changes.
-    runs = {file.parent for file in files if file.name == "config.json" and b'"sha256"' in file.read_bytes()}
-    for file in files:
-        if any(part.startswith(".") for part in file.relative_to(folder).parts) or runs & {*file.parents}:
-            continue
-        data = file.read_bytes()
-        if data in (b"", codecs.BOM_UTF8):
-            data = b""
-        if not data or (b"\0" in data and not _has_wide_nul(encoding)):
-            notes.append(f"{file} is {'binary' if data else 'empty'}: left out")
-            continue
-        found = True
-        yield decode(data, str(file), encoding)
-    if not found:
-        raise ChargenError(f"{folder} holds no text files: name a folder with text in it, or the files themselves")
-
-
 def _name(paths: Sequence[str]) -> str:
     if not paths:
         return Path(BUNDLED).stem
     if paths[0] == STANDARD_INPUT:
         return "stdin"
     path = Path(paths[0]).resolve()
+    while not path.exists() and any(c in path.name for c in "*?["):  # a pattern is called by its folder
+        path = path.parent
     return (path.name if path.is_dir() else path.stem).lstrip(".") or "text"
+
+
+def _key(found: Sequence[Source], settings: TrainConfig, known: Vocabulary | None) -> str:
+    # Whether a file was named or found in a folder decides what is done about one that is no text.
+    made_from = [(source.sha256(), Path(source.name).suffix.lower(), source.found) for source in found]
+    options = [
+        settings.encoding,
+        settings.join,
+        settings.keep_boilerplate,
+        settings.min_count,
+        known and [known.characters, known.unknown],
+    ]
+    told = json.dumps([FORMAT, unicodedata.unidata_version, options, made_from])
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+class _Spool:
+    """Ids by the order in which characters were first seen, on disk, until all characters are known."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._ids = np.full(CODE_POINTS, CODE_POINTS, np.uint32)  # by code point
+        self.points: list[int] = []  # by id
+        self.counts = np.zeros(0, np.int64)  # by id
+        self.blocks: list[tuple[np.dtype[Any], int]] = []  # the type and length of each block
+        self.characters = 0
+
+    def add(self, part: str) -> None:
+        """Append a text. In all a character takes 5 ns here, and 4 more to come out of `_build`."""
+        points = code_points(part)
+        ids = self._ids[points]
+        if ids.max() == CODE_POINTS:
+            new = np.unique(points[ids == CODE_POINTS])
+            self._ids[new] = np.arange(len(self.points), len(self.points) + len(new))
+            self.points += new.tolist()
+            ids = self._ids[points]
+        self.counts = np.pad(self.counts, (0, len(self.points) - len(self.counts)))
+        self.counts += np.bincount(ids, minlength=len(self.points))
+        block = ids.astype(np.min_scalar_type(len(self.points) - 1))
+        self._file.write(block.data)
+        self.blocks.append((block.dtype, len(block)))
+        self.characters += len(block)
+
+    def mark(self) -> tuple[int, int, int, npt.NDArray[np.int64]]:
+        """Return what `back` needs to forget all that will be added from now on."""
+        return self._file.tell(), len(self.blocks), self.characters, self.counts
+
+    def back(self, mark: tuple[int, int, int, npt.NDArray[np.int64]]) -> None:
+        """Go back to a mark; characters that were seen since keep their ids."""
+        position, blocks, self.characters, self.counts = mark
+        self._file.seek(position)
+        self._file.truncate()
+        del self.blocks[blocks:]
+
+    def read(self) -> Iterator[npt.NDArray[np.unsignedinteger]]:
+        """Yield the blocks."""
+        self._file.seek(0)
+        for dtype, length in self.blocks:
+            yield np.frombuffer(self._file.read(length * dtype.itemsize), dtype)
+
+
+def _build(folder: Path, found: Sequence[Source], settings: TrainConfig, known: Vocabulary | None) -> None:
+    """Write a corpus into an empty folder: the documents to a spool, then the spool in the vocabulary's ids."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        spool = _Spool(file)
+        starts, notes = _spool_documents(spool, found, settings)
+        kept, rare = set(known.characters if known else ""), set[str]()
+        for point, count in zip(spool.points, spool.counts.tolist(), strict=False):  # which may have no last ones
+            if count:
+                (kept if count >= settings.min_count or chr(point) in kept else rare).add(chr(point))
+        unknown = UNKNOWN if rare or (known and known.unknown) else None
+        vocabulary = Vocabulary("".join(sorted(kept | ({unknown} if unknown else set()))), unknown)
+        table = np.array([vocabulary.id_of(chr(point)) for point in spool.points], vocabulary.dtype)
+        digest = hashlib.sha256(vocabulary.characters.encode("utf-8"))
+        with (folder / "ids.npy").open("wb") as ids:
+            header = {"descr": vocabulary.dtype.str, "fortran_order": False, "shape": (spool.characters,)}
+            np.lib.format.write_array_header_1_0(ids, header)
+            for block in spool.read():
+                data = table[block].data
+                ids.write(data)
+                digest.update(data)
+            os.fsync(ids.fileno())
+    if len(starts) > 1:
+        digest.update(starts.tobytes())
+    if rare:
+        times = sum(n for p, n in zip(spool.points, spool.counts.tolist(), strict=False) if chr(p) in rare)
+        notes.append(f"{len(rare):,} characters are rarer than --min-count: one unknown character {times:,} times")
+    np.save(folder / "starts.npy", starts)
+    told = {"vocabulary": vocabulary.characters, "unknown": unknown, "sha256": digest.hexdigest(), "notes": notes}
+    write_beside(folder / "corpus.json", json.dumps({"format": FORMAT, **told}).encode())
+
+
+def _spool_documents(
+    spool: _Spool, found: Sequence[Source], settings: TrainConfig
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Add all documents to the spool; return where they start, and the notes."""
+    starts: list[int] = []
+    notes: list[str] = []
+    left_out: list[int] = []
+    line_ended = True
+    for source in found:
+        mark, before = spool.mark(), len(starts)
+        try:
+            for part in filter(None, text(source, settings.encoding, None if settings.keep_boilerplate else left_out)):
+                if len(starts) == before:
+                    if not line_ended:
+                        spool.add("\n")
+                    starts.append(spool.characters)
+                spool.add(part)
+                line_ended = part.endswith("\n")
+        except NoTextError as reason:
+            if not source.found:
+                raise
+            spool.back(mark)
+            del starts[before:]
+            notes.append(f"{source.name} is {reason.what}: left out")
+    if not spool.characters:
+        folder = Path(found[0].name).parent
+        raise ChargenError(f"{folder} holds no text files: name a folder with text in it, or the files themselves")
+    if left_out:
+        notes.append(
+            f"Project Gutenberg's header and licence are left out of {len(left_out):,} "
+            f"text{'s' * (len(left_out) > 1)}, {sum(left_out):,} characters: --keep-boilerplate keeps them"
+        )
+    return np.array(starts[:1] if settings.join else starts, np.int64), notes

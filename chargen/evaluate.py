@@ -1,14 +1,15 @@
 """How well a model predicts a text: the nats that each of its characters costs. Divide their sum by their count.
 
-An evaluation is a function from ids (N,), N at least 2, to what all but the first of them cost a model, (N - 1,)
-float32, each given what was read before it. Each protocol makes one of a model.
+An evaluation is a function from ids (N,), N at least 2, and the places where documents start in them, in order, to
+what all but the first of them cost a model, (N - 1,) float32, each given what was read of its document before it. Each
+protocol makes one of a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import exp
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from chargen import ChargenError
 from chargen.bits import bits
+from chargen.corpus import Starts
 from chargen.model import CharLM, reset_rows
 from chargen.unroll import State, row_groups
 from chargen.vocabulary import Ids, Vocabulary
@@ -31,7 +33,14 @@ RATE, DECAY, EPSILON = (
 STEP = 32  # characters between two updates: 16 gains no more in half as much time again, 64 less
 
 Costs = npt.NDArray[np.float32]
-Evaluation = Callable[[Ids], Costs]
+NO_STARTS: Starts = np.zeros(0, np.int64)
+
+
+class Evaluation(Protocol):
+    """What the head of this file calls an evaluation."""
+
+    def __call__(self, ids: Ids, starts: Starts = NO_STARTS) -> Costs:
+        """Return the costs (N - 1,) of ids (N,)."""
 
 
 class Score(NamedTuple):
@@ -64,17 +73,19 @@ class Score(NamedTuple):
         }
 
 
-def score(text: str, vocabulary: Vocabulary, evaluate: Evaluation) -> Score:
-    """Return what a text costs, unknown characters included (`Vocabulary.escape_nats`); the model doesn't read those.
+def score(text: str, vocabulary: Vocabulary, evaluate: Evaluation, starts: Starts = NO_STARTS) -> Score:
+    """Return what a text costs, unknown characters included (`Vocabulary.escape_nats`).
 
-    Raises ChargenError if fewer than two of its characters are known.
+    The model reads its own unknown character in their place, if it has one, and else doesn't read them. ``starts`` are
+    the places in the text where documents start. Raises ChargenError if fewer than two of its characters are known.
     """
     ids, known = vocabulary.encode_known(text)
     if len(ids) < 2:
         raise ChargenError("the text is too short: it has fewer than two characters that the model knows")
     costs = np.zeros(len(text))
-    costs[known] = [0, *evaluate(ids)]
-    count = len(text) - len(ids)
+    read = known | (vocabulary.unknown is not None)
+    costs[read] = [0, *evaluate(ids, (np.cumsum(read) - read)[starts])]
+    count = int((~known).sum())
     escape = vocabulary.escape_nats(count, len(text))
     costs[~known] = escape / max(count, 1)
     unknown = "".join(dict.fromkeys(c for c, has_id in zip(text, known, strict=True) if not has_id))
@@ -86,13 +97,14 @@ def in_order(model: CharLM) -> Evaluation:
 
     The text is read by up to 64 rows side by side. The first starts from a zero state; each other row first reads the
     256 characters before its part, uncounted, and so comes to its part with the state that a single row would bring,
-    or near it: within 0.002 bits per character. The state is the evaluation's own.
+    or near it: within 0.002 bits per character. The state is the evaluation's own. It restarts where documents start.
     """
     window = _window(model)
 
-    def evaluate(ids: Ids) -> Costs:
+    def evaluate(ids: Ids, starts: Starts = NO_STARTS) -> Costs:
         characters = len(ids) - 1
         rows = max(1, min(ROWS, characters // (4 * RUN_IN)))
+        starting = _marked(len(ids), starts)
         part = -(-characters // rows)
         part += -part % WINDOW if part > WINDOW else 0
         width = min(WINDOW, part)
@@ -103,7 +115,9 @@ def in_order(model: CharLM) -> Evaluation:
             at = np.arange(rows)[:, None] * part + np.arange(start, start + width)  # (rows, width)
             inside = np.where((at >= 0) & (at < characters), at, 0)
             begins = (np.arange(rows) == 0) & (start == 0)
-            nats, state = window(ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32), begins, state)
+            restarts = starting[inside] if starting[inside].any() else None
+            x, y = ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32)
+            nats, state = window(x, y, begins, state, restarts)
             if start >= 0:
                 costs[at] = nats
         return costs[:characters]
@@ -112,10 +126,13 @@ def in_order(model: CharLM) -> Evaluation:
 
 
 def in_windows(model: CharLM) -> Evaluation:
-    """Return the evaluation that knows at most 256 characters, as nanoGPT's does: every window from a zero state."""
+    """Return the evaluation that knows at most 256 characters, as nanoGPT's does: every window from a zero state.
+
+    Where documents start doesn't count, as it doesn't there.
+    """
     window = _window(model)
 
-    def evaluate(ids: Ids) -> Costs:
+    def evaluate(ids: Ids, starts: Starts = NO_STARTS) -> Costs:
         characters = len(ids) - 1
         rows = min(ROWS, -(-characters // CONTEXT))
         costs = np.zeros(-(-characters // (rows * CONTEXT)) * rows * CONTEXT, np.float32)
@@ -131,14 +148,20 @@ def in_windows(model: CharLM) -> Evaluation:
 
 
 def _window(model: CharLM) -> Callable[..., tuple[Costs, State]]:
-    """Return the compiled reading of a window: x, y (B, T) int32, begins (B,), state -> nats (B, T), state."""
+    """Return the compiled reading of a window.
+
+    It takes x, y (B, T) int32, begins (B,) bool, a state, and restarts (B, T) bool or None; it returns nats (B, T) and
+    the state.
+    """
 
     @tf.function  # type: ignore[untyped-decorator]
-    def window(x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+    def window(
+        x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, restarts: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, State]:
         read = []
         for rows in row_groups(x.shape[0], model.execution.chains):
             part, carried = tf.nest.map_structure(lambda a: a[rows], (x, reset_rows(state, begins)))  # noqa: B023
-            logits, after = model(part, carried)
+            logits, after = model(part, carried, restarts=None if restarts is None else restarts[rows])
             read.append((tf.nn.sparse_softmax_cross_entropy_with_logits(y[rows], logits), after))
         nats, states = zip(*read, strict=True)
         return tf.concat(nats, 0), tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *states)
@@ -156,9 +179,9 @@ def dynamic(model: CharLM) -> Evaluation:
     squares = [tf.Variable(tf.zeros(weight.shape), trainable=False) for weight in weights]
 
     @tf.function  # type: ignore[untyped-decorator]
-    def learn(x: tf.Tensor, y: tf.Tensor, state: State, count: tf.Tensor) -> tuple[tf.Tensor, State]:
+    def learn(x: tf.Tensor, y: tf.Tensor, state: State, restarts: Any, count: tf.Tensor) -> tuple[tf.Tensor, State]:
         with tf.GradientTape() as tape:
-            logits, state = model(x, tf.nest.map_structure(tf.stop_gradient, state))
+            logits, state = model(x, tf.nest.map_structure(tf.stop_gradient, state), restarts=restarts)
             nats = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
             loss = tf.reduce_mean(nats)
         for weight, square, gradient in zip(weights, squares, tape.gradient(loss, weights), strict=True):
@@ -167,8 +190,8 @@ def dynamic(model: CharLM) -> Evaluation:
             weight.assign_sub(RATE * gradient / (tf.sqrt(square / (1 - tf.pow(DECAY, count))) + EPSILON))
         return nats, state
 
-    def evaluate(ids: Ids) -> Costs:
-        kept, read = model.arrays(), _window(model)
+    def evaluate(ids: Ids, starts: Starts = NO_STARTS) -> Costs:
+        kept, read, starting = model.arrays(), _window(model), _marked(len(ids), starts)
         costs, state = np.zeros(len(ids) - 1, np.float32), model.zero_state(1)
         for square in squares:
             square.assign(tf.zeros(square.shape))
@@ -176,16 +199,24 @@ def dynamic(model: CharLM) -> Evaluation:
             for number, start in enumerate(range(0, len(costs), STEP)):
                 x, y = (ids[None, start + k : start + k + STEP].astype(np.int32) for k in (0, 1))
                 x = x[:, : y.shape[1]]
+                within = starting[None, start : start + x.shape[1]]
+                restarts = within if within.any() else None
                 if y.shape[1] == STEP:
-                    nats, state = learn(x, y, state, tf.constant(number + 1.0))
+                    nats, state = learn(x, y, state, restarts, tf.constant(number + 1.0))
                 else:
-                    nats, state = read(x, y, np.zeros(1, bool), state)
+                    nats, state = read(x, y, np.zeros(1, bool), state, restarts)
                 costs[start : start + STEP] = nats[0]
         finally:
             model.assign(kept)
         return costs
 
     return evaluate
+
+
+def _marked(characters: int, starts: Starts) -> npt.NDArray[np.bool_]:
+    marked = np.zeros(characters, bool)
+    marked[starts] = True
+    return marked
 
 
 PROTOCOLS = {"stream": in_order, "nanogpt": in_windows}

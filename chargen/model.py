@@ -63,16 +63,18 @@ class CharLM(keras.Model):  # type: ignore[misc]
         state: State,
         masks: Sequence[tf.Tensor] | None = None,
         recurrent_kernels: Sequence[tf.Tensor] | None = None,
+        restarts: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, State]:
         """Read a window from a state. Any B and T will do.
 
         ids: (B, T) int32. masks: for dropout, L tensors that broadcast to (B, T, H), by which the layers' outputs are
-        multiplied. recurrent_kernels: L tensors (H, 4H) in place of the layers' own. Returns the logits (B, T, V)
+        multiplied. recurrent_kernels: L tensors (H, 4H) in place of the layers' own. restarts: (B, T) bool, the
+        characters before which a row's state restarts from zero. Returns the logits (B, T, V)
         float32 of the character after each one read, and the state after the last. The state given is not changed.
         """
         between = None if masks is None else masks[:-1]
         outputs, state = unroll(
-            self.embedding(ids), state, self.lstm, self.execution, between, None, None, recurrent_kernels
+            self.embedding(ids), state, self.lstm, self.execution, between, None, restarts, recurrent_kernels
         )
         if masks is not None:
             outputs *= masks[-1]

@@ -1,8 +1,9 @@
 """One self-describing file: weights, vocabulary, configuration and training summary; safetensors, so no pickle.
 
 The layout is safetensors': an 8-byte length, a JSON header, then the arrays' bytes. The header's metadata has one
-entry, ``chargen``: JSON with ``kind``, ``format``, ``vocabulary``, ``model`` (the ModelConfig) and ``summary``. The
-weights are float32 in Keras's shapes and gate order (i, f, g, o)::
+entry, ``chargen``: JSON with ``kind``, ``format``, ``vocabulary``, ``unknown`` (the character that stands for others,
+if there is one), ``model`` (the ModelConfig) and ``summary``. The weights are float32 in Keras's shapes and gate order
+(i, f, g, o)::
 
     embedding               (V, E)
     lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1, the layer nearest the input first
@@ -74,6 +75,7 @@ class ModelFile:
             "kind": self.KIND,
             "format": FORMAT,
             "vocabulary": self.vocabulary.characters,
+            **({} if self.vocabulary.unknown is None else {"unknown": self.vocabulary.unknown}),
             "model": self.config.to_json(),
             "summary": dict(self.summary),
         }
@@ -81,7 +83,7 @@ class ModelFile:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a model, or a checkpoint as the model that it holds.
+        """Read a model, or a checkpoint as the model that it holds; it will never draw its unknown character.
 
         Raises ChargenError if the file is missing, cut short, of a later format, or not ours.
         """
@@ -98,20 +100,34 @@ class ModelFile:
         if header["kind"] not in (cls.KIND, Checkpoint.KIND):
             raise ChargenError(f"{path} is not a {cls.KIND}, but a {header['kind']}")
         config = ModelConfig.from_json(header["model"])
-        vocabulary = Vocabulary(header["vocabulary"])
+        vocabulary = Vocabulary(header["vocabulary"], header.get("unknown"))
         shapes = weight_shapes(len(vocabulary), config)
         wrong = [n for n, s in shapes.items() if n not in arrays or arrays[n].shape != s]
         if wrong:
             raise ChargenError(
                 f"{path} is damaged: its {wrong[0]} is missing or has another shape than its header says"
             )
+        weights: Arrays = {name: arrays.pop(name) for name in shapes}
         return cls(
-            weights={name: arrays.pop(name) for name in shapes},
+            weights=weights if cls is Checkpoint else never_drawn(weights, vocabulary),
             vocabulary=vocabulary,
             config=config,
             summary=header["summary"],
             extra=arrays,
         )
+
+
+def never_drawn(weights: Arrays, vocabulary: Vocabulary) -> Arrays:
+    """Return weights of a model that gives its unknown character a logit of -60,000, in whatever runtime.
+
+    It is drawn at no temperature up to 100 then, and the others' probabilities are those that it is not the unknown
+    one. float16 has that number.
+    """
+    if vocabulary.unknown is None:
+        return weights
+    kernel, bias = weights["dense/kernel"].copy(), weights["dense/bias"].copy()
+    kernel[:, vocabulary.id_of(vocabulary.unknown)], bias[vocabulary.id_of(vocabulary.unknown)] = 0, -60_000
+    return {**weights, "dense/kernel": kernel, "dense/bias": bias}
 
 
 class Checkpoint(ModelFile):

@@ -13,7 +13,7 @@ import numpy as np
 
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig, TrainConfig, cores, multiplies_bfloat16
-from chargen.corpus import Corpus
+from chargen.corpus import Corpus, held_out
 from chargen.modelfile import weight_shapes
 from chargen.run import Progress, Run, RunConfig
 from chargen.streams import fit, windows_per_epoch
@@ -38,7 +38,7 @@ def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collecti
     were given. What is in ``asked`` is left as it is. The rest follows `sizes`; then batch size and window are made
     smaller where the text is too short for them (see `streams.fit`).
     """
-    characters = len(corpus.split(train.validation)[0])
+    characters = len(corpus.split(train.validation)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
         train = replace(train, minutes=MINUTES)
     chosen = sizes(characters, len(corpus.vocabulary), train, speed)
@@ -99,7 +99,7 @@ def sizes(characters: int, vocabulary: int, train: TrainConfig, speed: float) ->
 
 def reason(config: RunConfig, vocabulary: int, speed: float) -> str:
     """Return, in a line, what the sizes of a run follow from; what was asked for is as it was asked."""
-    characters = round(config.characters * (1 - config.train.validation))
+    characters = config.characters - held_out(config.characters, config.train.validation)
     read = _read(config.model.units, characters, vocabulary, config.train, speed)
     return (
         f"some {read:,.0f} characters will be read, the text {read / characters:.1f} times; "
@@ -147,7 +147,7 @@ def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str])
             f"`chargen train --resume {quote(str(run.path))} --epochs 5`"
         )
     settings = replace(config.train, minutes=train.minutes, epochs=train.epochs, steps=train.steps)
-    steps = _steps(settings, len(corpus.split(settings.validation)[0]))
+    steps = _steps(settings, len(corpus.split(settings.validation)[0].ids))
     return replace(config, train=settings, start=progress.step, stop=None if steps is None else progress.step + steps)
 
 

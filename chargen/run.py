@@ -1,7 +1,7 @@
 """A run: the directory that one ``chargen train`` leaves.
 
 ``config.json`` what was asked and chosen, ``metrics.jsonl`` a line per validation, ``model.safetensors`` the best
-model, ``checkpoint.safetensors`` the last one with all that is needed to go on, and ``corpus.safetensors`` if the text
+model, ``checkpoint.safetensors`` the last one with all that is needed to go on, and ``corpus``, a folder, if the text
 came from standard input and is nowhere else.
 """
 
@@ -11,16 +11,18 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any, Self
 
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig, TrainConfig
-from chargen.corpus import STANDARD_INPUT, Corpus, read
-from chargen.modelfile import Checkpoint, ModelFile, read_arrays, write_arrays, write_beside
+from chargen.corpus import Corpus, cache_folder, opened, read
+from chargen.documents import STANDARD_INPUT, expanded
+from chargen.lock import locked
+from chargen.modelfile import Checkpoint, ModelFile, write_beside
 from chargen.vocabulary import Vocabulary
 
 FORMAT = 1  # of config.json
@@ -41,10 +43,13 @@ class RunConfig:
     name: str
     characters: int
     sha256: str
+    parent: str | None = None  # the model that this one was begun from, absolute ..
+    known: Vocabulary | None = None  # .. and the characters that it knew, which are this run's too
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return {"format": FORMAT, **asdict(self)}
+        known = None if self.known is None else [self.known.characters, self.known.unknown]
+        return {"format": FORMAT, **asdict(replace(self, known=None)), "known": known}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -53,7 +58,8 @@ class RunConfig:
             raise ChargenError(f"it has format {values['format']}, this chargen reads format {FORMAT}")
         return cls(
             model=ModelConfig.from_json(values["model"]),
-            train=TrainConfig.from_json(values["train"]),
+            # Before files kept their borders, and boilerplate was left out, neither had been.
+            train=TrainConfig.from_json({"join": True, "keep_boilerplate": True, **values["train"]}),
             execution=Execution.from_json(values.get("execution", {})),
             start=int(values["start"]),
             stop=None if values["stop"] is None else int(values["stop"]),
@@ -61,6 +67,8 @@ class RunConfig:
             name=str(values["name"]),
             characters=int(values["characters"]),
             sha256=str(values["sha256"]),
+            parent=values.get("parent"),
+            known=Vocabulary(*values["known"]) if values.get("known") else None,
         )
 
 
@@ -119,8 +127,8 @@ class Run:
                 )
             folder.mkdir(parents=True, exist_ok=True)
             if STANDARD_INPUT in corpus.files:
-                header = {"vocabulary": corpus.vocabulary.characters}
-                write_arrays(folder / "corpus.safetensors", {"ids": corpus.ids}, header)
+                assert corpus.folder is not None
+                shutil.copytree(corpus.folder, folder / "corpus")
             write_beside(folder / CONFIG, _json(config.to_json()))
             if folder != target:
                 folder.replace(target)
@@ -135,19 +143,14 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep the run to this process while it is entered. Raises ChargenError if another has it."""
-        try:
-            import fcntl
-        except ImportError:  # Windows, which has no locks on folders
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.path, wait=False))
+            except BlockingIOError:
+                raise ChargenError(
+                    f"{self.path} is being trained by another process: wait for it, or stop it"
+                ) from None
             yield
-            return
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise ChargenError(f"{self.path} is being trained by another process: wait for it, or stop it") from None
-        finally:
-            os.close(folder)  # which unlocks it
 
     def reconfigure(self, config: RunConfig) -> None:
         """Replace the configuration, on disk too."""
@@ -161,28 +164,21 @@ class Run:
         """
         config = self.config
         if STANDARD_INPUT in config.files and not files:
-            corpus = self._kept_corpus()
+            corpus = opened(self.path / "corpus", config.files, config.name, mapped=True)
         else:
-            missing = [f for f in files or config.files if f != STANDARD_INPUT and not Path(f).exists()]
+            missing = [f for f in files or config.files if f != STANDARD_INPUT and not expanded(f)[0].exists()]
             if missing:
                 raise ChargenError(
                     f"the text of this run, {missing[0]}, is gone: name where it is now, "
                     f"chargen train TEXT --resume {quote(str(self.path))}"
                 )
-            corpus = read(files or config.files, config.train.encoding)
+            corpus = read(files or config.files, config.train, config.known, cache_folder(config.train))
         if corpus.sha256 != config.sha256:
             raise ChargenError(
                 f"the text has changed since this run began ({config.characters:,} characters then, "
                 f"{len(corpus.ids):,} now): bring the old text back, or train on the new one without --resume"
             )
         return corpus
-
-    def _kept_corpus(self) -> Corpus:
-        arrays, header = read_arrays(self.path / "corpus.safetensors")
-        if "ids" not in arrays or "vocabulary" not in header:
-            raise ChargenError(f"{self.path / 'corpus.safetensors'} is damaged: train again from the text")
-        ids, vocabulary = arrays["ids"], Vocabulary(header["vocabulary"])
-        return Corpus(ids=ids, vocabulary=vocabulary, files=self.config.files, name=self.config.name)
 
     @property
     def config_path(self) -> Path:

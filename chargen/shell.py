@@ -99,6 +99,9 @@ def options(
             low, high, exclusive = (f.metadata[key] for key in ("minimum", "maximum", "exclusive"))
             kind, _ = types[f.name]
             value_type: Any = Encoding() if f.name == "encoding" else click.STRING
+            if kind is bool:
+                command = click.option(f"--{f.name.replace('_', '-')}", is_flag=True, help=f.metadata["help"])(command)
+                continue
             if kind is int:
                 value_type = click.IntRange(low, high)
             elif f.metadata["choices"]:

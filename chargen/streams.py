@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,9 @@ class Window(NamedTuple):
 
     x: npt.NDArray[np.int32]  # (B, T) ids
     y: npt.NDArray[np.int32]  # (B, T) the id that follows each of them in the text
-    begins: npt.NDArray[np.bool_]  # (B,) the rows whose state is zero here, as nothing was read before
+    begins: npt.NDArray[np.bool_]  # (B,) the rows whose state is zero here, as a text or a document begins
+    # (B, T) the characters inside the window before which a document begins; most windows have none.
+    restarts: npt.NDArray[np.bool_] | None = None
 
 
 class Streams:
@@ -26,14 +30,17 @@ class Streams:
     text that follows what it has just read, and its state stays true; the one row that wraps round to the start of
     the text begins anew. In the first epoch all rows begin.
 
+    Where a document begins, at one of ``starts`` (in order, of the text's places), a row's state restarts.
+
     A window is a pure function of its position, the count of windows read before it: whoever keeps that number can
     go on where it stopped.
 
     Raises ChargenError, with sizes that would fit, if the text holds fewer than B·T + 1 characters.
     """
 
-    def __init__(self, ids: Ids, batch_size: int, seq_length: int) -> None:
+    def __init__(self, ids: Ids, batch_size: int, seq_length: int, starts: npt.NDArray[np.int64] | None = None) -> None:
         self.batch_size, self.seq_length = batch_size, seq_length
+        self._starts = np.zeros(0, np.int64) if starts is None else starts
         self.windows = windows_per_epoch(len(ids), batch_size, seq_length)
         if not self.windows:
             fitting_batch, fitting_length = fit(len(ids), batch_size, seq_length)
@@ -52,7 +59,32 @@ class Streams:
         segments = (np.arange(self.batch_size) + epoch) % self.batch_size
         span = slice(window * self.seq_length, (window + 1) * self.seq_length)
         begins = np.full(self.batch_size, window == 0) & ((segments == 0) | (epoch == 0))
-        return Window(self._x[segments, span].astype(np.int32), self._y[segments, span].astype(np.int32), begins)
+        restarts = self._restarts(segments * self._x.shape[1] + span.start)
+        if restarts is not None:
+            begins |= restarts[:, 0]
+            restarts[:, 0] = False
+            restarts = restarts if restarts.any() else None
+        x, y = (rows[segments, span].astype(np.int32) for rows in (self._x, self._y))
+        return Window(x, y, begins, restarts)
+
+    def read_ahead(self, position: int) -> Generator[Window]:
+        """Yield the windows from ``position`` on, each read by another thread while its caller has the one before."""
+        with ThreadPoolExecutor(1, "chargen-read") as reader:
+            ahead = reader.submit(self.read, position)
+            while True:
+                window, position = ahead.result(), position + 1
+                ahead = reader.submit(self.read, position)
+                yield window
+
+    def _restarts(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+        """Return where in the windows from places (B,) on documents begin, (B, T); None if none does."""
+        first, later = (np.searchsorted(self._starts, p) for p in (places, places + self.seq_length))
+        if (first == later).all():
+            return None
+        restarts = np.zeros((len(places), self.seq_length), bool)
+        for row, place, low, high in zip(restarts, places, first, later, strict=True):
+            row[self._starts[low:high] - place] = True
+        return restarts
 
 
 def windows_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from chargen import ChargenError, __version__
 from chargen.bits import bits
 from chargen.config import TrainConfig
+from chargen.corpus import Part
 from chargen.evaluate import in_order
 from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import Checkpoint, ModelFile
@@ -23,7 +24,7 @@ from chargen.optimizer import Adam, learning_rate
 from chargen.run import Progress, Run
 from chargen.streams import Streams
 from chargen.unroll import State, row_groups
-from chargen.vocabulary import Ids, Vocabulary
+from chargen.vocabulary import Vocabulary
 
 MOST_VALIDATIONS = 30  # of a run
 FEWEST_STEPS = 10  # between validations, where a run is short
@@ -66,7 +67,7 @@ class Recovery(NamedTuple):
 
 
 def train(
-    model: CharLM, vocabulary: Vocabulary, streams: Streams, validation: Ids, run: Run, began: float | None = None
+    model: CharLM, vocabulary: Vocabulary, streams: Streams, validation: Part, run: Run, began: float | None = None
 ) -> Generator[Planned | Step | Validation | Recovery]:
     """Train ``model`` as ``run.config`` says, from the run's checkpoint if it has one; yield what happens.
 
@@ -132,7 +133,7 @@ def train(
         """Score the validation text and write all files; None, and no files, if the score is not finite."""
         nonlocal progress, metrics
         tick()
-        nats = float(evaluate(validation).mean(dtype="float64"))
+        nats = float(evaluate(*validation).mean(dtype="float64"))
         if not isfinite(nats):
             return None
         best = progress.best is None or nats < progress.best
@@ -177,31 +178,33 @@ def train(
     save()
 
     laps = [time.monotonic()]
+    windows = streams.read_ahead(progress.step)
     try:
         while not progress.finished:
             if config.stop is None and (seconds := _measured(laps, settings)):
                 settle()
-                evaluate(validation)  # which compiles it
+                evaluate(*validation)  # which compiles it
                 before = time.monotonic()
-                evaluate(validation)
+                evaluate(*validation)
                 save()
                 validated_in = time.monotonic() - before
                 left = 60 * (settings.minutes or 0) - (time.monotonic() - began)
-                more = steps_in(left, seconds, validated_in, window_size, len(validation), progress.step - config.start)
+                more = steps_in(
+                    left, seconds, validated_in, window_size, len(validation.ids), progress.step - config.start
+                )
                 config = replace(config, stop=progress.step + more)
                 run.reconfigure(config)
                 yield Planned(progress.step + more, (progress.step + more) / streams.windows, window_size / seconds)
                 lap = time.monotonic()
             rate = progress.factor * learning_rate(progress.step, config.start, config.stop, settings.learning_rate)
-            window = streams.read(progress.step)
-            state, *result = update(*window, state, tf.constant(progress.step, tf.int64), tf.constant(rate))
+            state, *result = update(*next(windows), state, tf.constant(progress.step, tf.int64), tf.constant(rate))
             made = settle()
             pending = (result[0], result[1])
             progress = replace(progress, step=progress.step + 1)
             laps.append(time.monotonic())
             due = config.stop is not None and (
                 progress.step == config.stop
-                or progress.step % interval(config.stop - config.start, window_size, len(validation)) == 0
+                or progress.step % interval(config.stop - config.start, window_size, len(validation.ids)) == 0
             )
             late = time.monotonic() - saved > CHECKPOINT_SECONDS
             if due or late:
@@ -215,6 +218,8 @@ def train(
                         "so far is intact; train again with a lower --learning-rate or --clip-norm"
                     )
                 restore(Checkpoint.read(run.checkpoint_path))
+                windows.close()
+                windows = streams.read_ahead(progress.step)
                 progress = replace(progress, factor=progress.factor / 2, recoveries=progress.recoveries + 1)
                 save()
                 yield Recovery(failed, progress.step, progress.factor)
@@ -236,6 +241,8 @@ def train(
             "there is not enough memory for a step of this size: train with a smaller --batch-size, --seq-length or "
             f"--units; {run.path} is as it was at its last checkpoint"
         ) from None
+    finally:
+        windows.close()
 
 
 def interval(steps: int, window: int, held_out: int) -> int:
@@ -273,17 +280,25 @@ def _measured(laps: list[float], settings: TrainConfig) -> float | None:
 def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[..., tuple[State, tf.Tensor, tf.Tensor]]:
     """Return the training step as one compiled function.
 
-    It takes x, y (B, T) int32, begins (B,) bool, the state, the step int64 and the rate float32; it updates the
-    weights, and returns the state after the window, the sum of nats over it, and whether the update was made: not if
-    the loss or the gradient is not finite.
+    It takes a window, x, y (B, T) int32, begins (B,) bool, restarts (B, T) bool or None, for which it is another
+    function; the state, the step int64 and the rate float32. It updates the weights, and returns the state after the
+    window, the sum of nats over it, and whether the update was made: not if the loss or the gradient is not finite.
     """
     groups = row_groups(settings.batch_size, model.execution.chains)
 
     def chain(
-        rows: slice, x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, step: tf.Tensor, kept: Any
+        rows: slice,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        begins: tf.Tensor,
+        restarts: Any,
+        state: State,
+        step: tf.Tensor,
+        kept: Any,
     ) -> Any:
         """Compute the sum of nats over some rows, their state after the window, and the gradient of the mean loss."""
         x, y, begins, state = tf.nest.map_structure(lambda a: a[rows], (x, y, begins, state))
+        restarts = None if restarts is None else restarts[rows]
         count, length = x.shape
         masks = None
         if settings.dropout:
@@ -294,7 +309,7 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[.
         with tf.GradientTape() as tape:
             carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
             kernels = kept and [lstm.cell.recurrent_kernel * mask for lstm, mask in zip(model.lstm, kept, strict=True)]
-            logits, state = model(x, carried, masks, kernels)
+            logits, state = model(x, carried, masks, kernels, restarts)
             nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
             loss = nats / (settings.batch_size * length)
         return nats, state, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
@@ -306,10 +321,10 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[.
 
     @tf.function  # type: ignore[untyped-decorator]
     def update(
-        x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, step: tf.Tensor, rate: tf.Tensor
+        x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, restarts: Any, state: State, step: tf.Tensor, rate: tf.Tensor
     ) -> tuple[State, tf.Tensor, tf.Tensor]:
         kept = [weight_mask(n, step) for n in range(model.config.layers)] if settings.weight_drop else None
-        parts = [chain(rows, x, y, begins, state, step, kept) for rows in groups]
+        parts = [chain(rows, x, y, begins, restarts, state, step, kept) for rows in groups]
         nats = tf.add_n([nats for nats, _, _ in parts])
         state = tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *[after for _, after, _ in parts])
         gradients = [tf.add_n(sums) for sums in zip(*[own for _, _, own in parts], strict=True)]

@@ -14,6 +14,7 @@ from chargen import ChargenError
 Ids = npt.NDArray[np.unsignedinteger]
 
 CODE_POINTS = 0x110000
+UNKNOWN = "\ufffd"  # Unicode's replacement character: what characters become that are too rare to be learnt
 
 # Characters that people and programs write for one another. An unknown one is replaced by the first known one of
 # its row, so that typed straight quotes find a book's curly ones as well as the other way round.
@@ -28,17 +29,22 @@ def code_points(text: str) -> npt.NDArray[np.uint32]:
 class Vocabulary:
     """The characters that a model knows, in code-point order; a character's id is its place among them.
 
+    ``unknown`` is the one that stands for characters that are too rare to be learnt, if there is one: it is read, and
+    never written (see `modelfile.never_drawn`).
+
     Raises ChargenError if there are none, or if they are not distinct and in order.
     """
 
-    def __init__(self, characters: str) -> None:
-        self.characters = characters
+    def __init__(self, characters: str, unknown: str | None = None) -> None:
+        self.characters, self.unknown = characters, unknown
         points = code_points(characters).astype(np.int64)
         if not len(points) or (np.diff(points) <= 0).any():
             raise ChargenError("a vocabulary is at least one character, each once, in code-point order")
         self.dtype = np.min_scalar_type(len(points) - 1)  # uint8, uint16 or uint32
         self._points = points
         self._ids = {character: i for i, character in enumerate(characters)}
+        if unknown is not None and unknown not in self._ids:
+            raise ChargenError("a vocabulary's unknown character is one of its own")
 
     @classmethod
     def of(cls, text: str) -> Vocabulary:
@@ -54,32 +60,45 @@ class Vocabulary:
         return character in self._ids
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Vocabulary) and self.characters == other.characters
+        ours, theirs = ((v.characters, v.unknown) if isinstance(v, Vocabulary) else None for v in (self, other))
+        return ours == theirs
 
     def __hash__(self) -> int:
-        return hash(self.characters)
+        return hash((self.characters, self.unknown))
 
     def __repr__(self) -> str:
         return f"Vocabulary({self.characters!r})"
 
+    def id_of(self, character: str) -> int:
+        """Return a character's id, or that of the unknown one. Raises KeyError if there is neither."""
+        return self._ids[character] if character in self._ids else self._ids[self.unknown or ""]
+
     def encode(self, text: str) -> Ids:
         """Return the ids (N,) of ``text`` in the smallest unsigned type that holds them all.
 
-        Raises ChargenError that names the characters that have no id; `repair` replaces or removes those.
+        Characters that are not in the vocabulary become the unknown one. Raises ChargenError that names them if there
+        is none; `repair` replaces or removes them.
         """
         ids, known = self.encode_known(text)
-        if not known.all():
+        if self.unknown is None and not known.all():
             unknown = Vocabulary.of(text)
             raise ChargenError(f"not in the vocabulary: {name(c for c in unknown.characters if c not in self)}")
         return ids
 
     def encode_known(self, text: str) -> tuple[Ids, npt.NDArray[np.bool_]]:
-        """Return the ids (n,) of the characters of ``text`` that have one, and which of its N characters have (N,)."""
+        """Return the ids of ``text``, and which of its N characters are known (N,).
+
+        The ids are those of the known characters (n,); of all (N,) where there is an unknown one to stand for the rest.
+        """
         table = np.full(CODE_POINTS, len(self), np.uint32)
         table[self._points] = np.arange(len(self))
         ids = table[code_points(text)]
-        known = ids < len(self)
-        return ids[known].astype(self.dtype), known
+        if self.unknown is None:
+            known = ids < len(self)
+            return ids[known].astype(self.dtype), known
+        stand_in = self._ids[self.unknown]
+        ids[ids == len(self)] = stand_in
+        return ids.astype(self.dtype), ids != stand_in
 
     def escape_nats(self, unknown: int, characters: int) -> float:
         """Return what it costs to tell which of so many characters are unknown, and what they are.

@@ -1,14 +1,20 @@
 """What several tests share: small texts, a small trained run, and the command as a real process."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# Texts are kept where the platform keeps caches, which is not for tests to fill.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="chargen-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 # Two test processes on two cores: each does with one.
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")

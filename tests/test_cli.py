@@ -171,7 +171,7 @@ def test_a_run_given_minutes_ends_when_they_are_over(here):
 def test_a_text_from_standard_input_is_kept_and_gone_on_with(here, text):
     result = run("train", "-", *SMALL, "--steps", 15, stdin=text)
     assert result.exit_code == 0, result.output
-    assert (here / "runs" / "stdin" / "corpus.safetensors").exists()
+    assert (here / "runs" / "stdin" / "corpus" / "ids.npy").exists()
     result = run("train", "--resume", "--steps", 5)
     assert result.exit_code == 0, result.output
     assert Run(here / "runs" / "stdin").metrics()[-1]["step"] == 20

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from chargen import ChargenError
-from chargen.corpus import decode, read
+from chargen.corpus import read
+from chargen.documents import decode
 
 
 @pytest.mark.parametrize(
@@ -88,9 +89,9 @@ def test_the_end_of_the_text_is_for_validation(tmp_path):
     (tmp_path / "text").write_text("abcdefghijklmnopqrst")
     corpus = read([str(tmp_path / "text")])
     train, validation = corpus.split(0.2)
-    assert corpus.vocabulary.decode(train) == "abcdefghijklmnop"
-    assert corpus.vocabulary.decode(validation) == "qrst"
-    assert np.shares_memory(train, corpus.ids)
+    assert corpus.vocabulary.decode(train.ids) == "abcdefghijklmnop"
+    assert corpus.vocabulary.decode(validation.ids) == "qrst"
+    assert np.shares_memory(train.ids, corpus.ids)
 
 
 def test_a_text_that_leaves_nothing_to_train_on_is_refused(tmp_path):

@@ -42,7 +42,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(here, uninter
         if steps and steps[-1] == int(STEPS):
             break
         process = subprocess.Popen(command(*arguments), cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if kill:  # let it come to training, where files are written
+        for _ in range(1 + kill % 2 if kill else 0):  # let it come to training, or as far as to a validation
             written = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
             while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == written:
                 assert process.poll() is None

@@ -56,9 +56,9 @@ def begin(corpus, name, **settings):
 
 def training(run, corpus, model=None):
     settings = run.config.train
-    ids, validation = corpus.split(settings.validation)
+    part, validation = corpus.split(settings.validation)
     model = model or CharLM(len(corpus.vocabulary), run.config.model, settings.random_seed)
-    streams = Streams(ids, settings.batch_size, settings.seq_length)
+    streams = Streams(part.ids, settings.batch_size, settings.seq_length, part.starts)
     return closing(train(model, corpus.vocabulary, streams, validation, run))
 
 
@@ -166,7 +166,7 @@ def test_a_step_that_is_not_finite_is_not_applied(corpus):
     window = Streams(corpus.ids, 4, 8).read(0)
     before = model.arrays()
     state = tf.nest.map_structure(lambda s: s * np.nan, model.zero_state(4))
-    keep = (window.x, window.y, window.begins & False)
+    keep = window._replace(begins=window.begins & False)
     _, nats, made = update(*keep, state, tf.constant(0, tf.int64), tf.constant(0.01))
     assert not made
     assert np.isnan(nats)
@@ -183,8 +183,8 @@ def poisoned(monkeypatch, steps):
     def compiled(*arguments):
         update = compile_step(*arguments)
 
-        def poisoning(x, y, begins, state, step, rate):
-            after, nats, made = update(x, y, begins, state, step, rate)
+        def poisoning(x, y, begins, restarts, state, step, rate):
+            after, nats, made = update(x, y, begins, restarts, state, step, rate)
             if left and int(step) == left[0]:
                 left.pop(0)
                 return after, nats * np.nan, tf.constant(False)
@@ -283,7 +283,7 @@ def test_a_blanked_weight_gets_no_gradient_and_the_masks_are_of_the_step(corpus)
         before = model.arrays()
         update = compile_step(model, Adam(model.named_weights(), 1e6), settings)
         state = tf.nest.map_structure(lambda s: s + 0.1, model.zero_state(4))
-        update(window.x, window.y, window.begins & False, state, tf.constant(step, tf.int64), tf.constant(0.01))
+        update(*window._replace(begins=window.begins & False), state, tf.constant(step, tf.int64), tf.constant(0.01))
         moved.append({n: array != before[n] for n, array in model.arrays().items() if "recurrent" in n})
     for name, where in moved[0].items():
         assert 0.3 < where.mean() < 0.7, name

@@ -14,6 +14,7 @@ from chargen.bits import bits
 from chargen.shell import Command, Encoding, quiet, refuse_output, run_of
 
 if TYPE_CHECKING:
+    from chargen.corpus import Starts
     from chargen.evaluate import Score
 
 SPLITS = ("validation", "training")
@@ -64,7 +65,7 @@ def evaluate(
     encoding: str,
     as_json: bool,
 ) -> None:
-    """Tell how well a model predicts FILES, read as one text: nats and bits per character, perplexity.
+    """Tell how well a model predicts FILES, read in order: nats and bits per character, perplexity.
 
     Without FILES it is the validation text of the run. A character that the model never saw costs what it takes to
     name it among all of Unicode. The text's first character is free.
@@ -80,7 +81,7 @@ def evaluate(
     from chargen.run import open_model
 
     file = open_model(model)
-    name, text, training = read_texts(files, model, split or "validation", encoding, both=baseline is not None)
+    name, text, starts, training = read_texts(files, model, split or "validation", encoding, both=baseline is not None)
     if sys.stderr.isatty():
         click.echo(f"reading {len(text):,} characters ...", err=True)
     with quiet():
@@ -93,8 +94,8 @@ def evaluate(
         execution, _ = choose(file.config, TrainConfig(precision="float32"))
         set_threads(execution)
         lm = CharLM.of(file, execution)
-        result = protocols.score(text, file.vocabulary, protocols.PROTOCOLS[protocol](lm))
-        adapted = protocols.score(text, file.vocabulary, protocols.dynamic(lm)) if dynamic else None
+        result = protocols.score(text, file.vocabulary, protocols.PROTOCOLS[protocol](lm), starts)
+        adapted = protocols.score(text, file.vocabulary, protocols.dynamic(lm), starts) if dynamic else None
     figures: dict[str, Any] = {**result.to_json(), "protocol": protocol}
     if adapted is not None:
         figures["dynamic"] = adapted.to_json()
@@ -114,22 +115,28 @@ def evaluate(
 
 def read_texts(
     files: tuple[str, ...], model: Path | None, split: str, encoding: str, *, both: bool
-) -> tuple[str, str, str]:
-    """Return the name and the characters of the text to score, and the training text if ``both`` are wanted."""
+) -> tuple[str, str, Starts, str]:
+    """Return the text to score, its name, its characters and where its documents start, and the training text.
+
+    The last is empty unless ``both`` are wanted.
+    """
     from chargen import corpus
+    from chargen.config import TrainConfig
 
     training = ""
     if both or not files:
         run = run_of(model)
         own = run.corpus()
         parts = dict(zip(("training", "validation"), own.split(run.config.train.validation), strict=True))
-        training = own.vocabulary.decode(parts["training"]) if both else ""
+        training = own.vocabulary.decode(parts["training"].ids) if both else ""
         if not files:
-            return f"{own.name}, its part for {split}", own.vocabulary.decode(parts[split]), training
-    read = corpus.read(files, encoding)
+            part = parts[split]
+            return f"{own.name}, its part for {split}", own.vocabulary.decode(part.ids), part.starts, training
+    # Nothing is left out of a text that is to be scored.
+    read = corpus.read(files, TrainConfig(encoding=encoding, keep_boilerplate=True))
     for note in read.notes:
         click.echo(note, err=True)
-    return ", ".join(Path(file).name for file in files), read.vocabulary.decode(read.ids), training
+    return ", ".join(Path(file).name for file in files), read.vocabulary.decode(read.ids), read.starts[1:], training
 
 
 def tell(name: str, figures: dict[str, Any], result: Score, adapted: Score | None) -> None:

@@ -105,10 +105,11 @@ def check_output(path: Path) -> None:
 def read_setting(text: str | None, texts: tuple[str, ...], encoding: str, random_seed: int, quick: bool) -> Setting:
     """Return what the experiments are made on."""
     from chargen import corpus
+    from chargen.config import TrainConfig
     from chargen.lab import Setting
 
     def characters(*paths: str) -> str:
-        read = corpus.read(paths, encoding)
+        read = corpus.read(paths, TrainConfig(encoding=encoding))
         return read.vocabulary.decode(read.ids)
 
     voices = {Path(path).stem: characters(path) for path in texts} or corpus.voices()

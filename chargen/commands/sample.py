@@ -141,7 +141,7 @@ def sample(
     drawn: Iterator[Piece]
     settings = {**config.to_json(), "random_seed": random_seed, "count": count}
     if pattern is not None:
-        from chargen.corpus import decode
+        from chargen.documents import decode
         from chargen.pattern import fill, parse
 
         slots = parse(decode(read_file(pattern), pattern, advice=SAVE_AS), pattern)
@@ -231,7 +231,7 @@ def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, value
     from chargen.vocabulary import name
 
     if values["seed_file"] is not None:
-        from chargen.corpus import decode
+        from chargen.documents import decode
 
         data = read_file(values["seed_file"])
         seed = decode(data, values["seed_file"], advice=SAVE_AS) if data else ""

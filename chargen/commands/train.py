@@ -17,16 +17,24 @@ from click.core import ParameterSource
 from chargen.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from chargen.corpus import Corpus
+    from chargen.corpus import Corpus, Part
     from chargen.model import CharLM
     from chargen.run import Run
     from chargen.streams import Streams
     from chargen.train import Validation
-    from chargen.vocabulary import Ids, Vocabulary
+    from chargen.vocabulary import Vocabulary
 
 from chargen.shell import UNROLLS, Command, Stop, configured, options, quiet
 
-RESUMABLE = {"resume", "files", "minutes", "epochs", "steps", "patience"}  # what --resume can be given beside it
+RESUMABLE = {
+    "resume",
+    "files",
+    "minutes",
+    "epochs",
+    "steps",
+    "patience",
+    "cache",
+}  # which --resume can have
 TASTE = 96  # characters written at each validation
 
 
@@ -67,25 +75,28 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
     if resume is not None and refused:
         raise click.UsageError(f"{', '.join(refused)} can't be changed on --resume: the run keeps its own")
     from chargen import corpus, plan
+    from chargen.documents import STANDARD_INPUT
     from chargen.run import Run, newest
     from chargen.streams import Streams
 
     began = time.monotonic()
     training = configured(TrainConfig, values)
     if resume is None:
-        text = corpus.read(files, training.encoding)
+        text = corpus.read(files, training, cache=corpus.cache_folder(training))
         speed = plan.machine(training)
         config = plan.plan(text, configured(ModelConfig, values), training, asked, speed)
     else:
         opened = Run(Path(resume) if resume else newest())
+        if "cache" in asked:
+            opened.config = replace(opened.config, train=replace(opened.config.train, cache=training.cache))
         text = opened.corpus(files)
         config = plan.resume(opened, text, training, asked)
-        if files and corpus.STANDARD_INPUT not in files:
+        if files and STANDARD_INPUT not in files:
             config = replace(config, files=text.files)
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        ids, validation = text.split(config.train.validation)
-        streams = Streams(ids, config.train.batch_size, config.train.seq_length)
+        part, validation = text.split(config.train.validation)
+        streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
         with quiet():
             from chargen.model import CharLM
             from chargen.unroll import choose, set_threads
@@ -118,7 +129,7 @@ def show_plan(run: Run, corpus: Corpus, streams: Streams, reason: str, why: str)
     from chargen.modelfile import weight_shapes
 
     model, training, execution = run.config.model, run.config.train, run.config.execution
-    held_out = len(corpus.split(training.validation)[1])
+    held_out = len(corpus.split(training.validation)[1].ids)
     parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
     for note in corpus.notes:
         click.echo(note)
@@ -142,7 +153,7 @@ def show_plan(run: Run, corpus: Corpus, streams: Streams, reason: str, why: str)
 
 
 def show_training(
-    model: CharLM, run: Run, corpus: Corpus, streams: Streams, validation: Ids, stop: Stop, began: float
+    model: CharLM, run: Run, corpus: Corpus, streams: Streams, validation: Part, stop: Stop, began: float
 ) -> bool:
     """Train until the run is finished or is told to stop; show a progress bar, a table and what the model writes.
 
@@ -154,7 +165,7 @@ def show_training(
     from chargen.train import Planned, Recovery, Step, Validation, train
 
     window = streams.batch_size * streams.seq_length
-    before = corpus.vocabulary.decode(validation[:TASTE])
+    before = corpus.vocabulary.decode(validation.ids[:TASTE])
     titled = False
     bar = tqdm(
         total=None if run.config.stop is None else run.config.stop * window,
@@ -214,7 +225,8 @@ def table_line(validation: Validation) -> str:
 def taste(model: CharLM, vocabulary: Vocabulary, before: str, random_seed: int) -> str:
     """Return a line of what the model, having read the text ``before``, goes on with now."""
     from chargen.clone import Clone
+    from chargen.modelfile import never_drawn
 
-    clone = Clone(model.arrays(), vocabulary)
+    clone = Clone(never_drawn(model.arrays(), vocabulary), vocabulary)
     clone.feed(before)
     return " ".join("".join(clone.generate(TASTE, random_seed=random_seed)).split())

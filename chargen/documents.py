@@ -1,0 +1,266 @@
+"""Files, compressed or not, become documents: decoded, cleaned and normalised text, a block at a time."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import glob
+import gzip
+import hashlib
+import io
+import lzma
+import re
+import shutil
+import sys
+import tempfile
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, cast
+
+from chargen import ChargenError
+
+STANDARD_INPUT = "-"
+BUNDLED = "book.txt"
+BLOCK = 1 << 20  # bytes that are read at a time: a quarter is as fast, sixteen times as much is slower
+MARKS = (  # the longer first, as one begins with the other
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+ADVICE = "name its encoding with --encoding, such as --encoding cp1252"
+
+# What stands around a book of Project Gutenberg: the lines of today, and those of the etexts before 2004.
+GUTENBERG = ("PROJECT GUTENBERG", "Project Gutenberg", "SMALL PRINT!")
+HEADER = 50_000  # characters within which a header ends
+LINES = 1_000  # characters that are held back, as a block may end within such lines
+_BOOK_STARTS = re.compile(
+    r"^(?:\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG(?:[^*\n]*\n){0,3}?[^*\n]*\*\*\*|\*END[* ]*THE SMALL PRINT!)"
+    r"[^\n]*\n*",
+    re.MULTILINE,
+)
+_BOOK_ENDS = re.compile(
+    r"^(?:\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:the |this )?Project Gutenberg(?:'s| E[Tt]ext| EBook))",
+    re.MULTILINE,
+)
+
+
+class NoTextError(ChargenError):
+    """A file is ``what``: empty or binary. In a folder it is passed over."""
+
+    def __init__(self, what: str, message: str) -> None:
+        super().__init__(message)
+        self.what = what
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to read."""
+
+    name: str  # for messages
+    path: Any  # a Path, or what importlib.resources has in its place
+    found: bool = False  # in a folder, and not named: passed over where it is no text
+
+    def sha256(self) -> str:
+        """Return the hash of the file's bytes: 1 GB takes 0.6 s on a processor with instructions for it."""
+        with _readable(self), self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def sources(paths: Sequence[str]) -> Iterator[list[Source]]:
+    """Yield the files that paths name: files, folders, patterns (``books/*.txt``), ``-`` for standard input.
+
+    A folder stands for the files in it and below it in the order of their names, without hidden ones and those of
+    runs; no path is the bundled book. What standard input held is there until the context is left.
+
+    Raises ChargenError for a path that is missing, or holds nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="chargen-") as folder:
+        found: list[Source] = []
+        for path in paths:
+            if path == STANDARD_INPUT:
+                if sys.stdin is None:
+                    raise ChargenError("standard input is closed: name a file")
+                kept = Path(folder) / "stdin"
+                with kept.open("wb") as file:
+                    shutil.copyfileobj(sys.stdin.buffer, file, BLOCK)
+                found.append(Source("standard input", kept))
+            else:
+                found += [source for one in expanded(path) for source in _files(one)]
+        yield found if paths else [Source(BUNDLED, resources.files("chargen.corpora").joinpath(BUNDLED))]
+
+
+def expanded(path: str) -> list[Path]:
+    """Return what a path or a pattern stands for, in order; the path itself if nothing has it."""
+    if glob.has_magic(path) and not Path(path).exists():
+        return sorted(map(Path, glob.glob(path, recursive=True))) or [Path(path)]  # noqa: PTH207, it may be absolute
+    return [Path(path)]
+
+
+def _files(path: Path) -> Iterator[Source]:
+    if not path.is_dir():
+        yield Source(str(path), path)
+        return
+    files = sorted(f for f in path.rglob("*") if f.is_file())
+    if not files:
+        raise ChargenError(f"{path} holds no text files: name a folder with text in it, or the files themselves")
+    # A folder of texts is often where runs are made; what they hold is no text, and changes.
+    runs = {file.parent for file in files if file.name == "config.json" and b'"sha256"' in file.read_bytes()}
+    for file in files:
+        if not any(part.startswith(".") for part in file.relative_to(path).parts) and not runs & {*file.parents}:
+            yield Source(str(file), file, found=True)
+
+
+def decode(data: bytes, source: str, encoding: str = "utf-8", advice: str = ADVICE) -> str:
+    """Return the normalised text of a file's bytes: no byte-order mark, LF for CRLF and CR, composed (NFC).
+
+    Raises ChargenError that names ``source`` where there is none; ``advice`` is what to do about another encoding.
+    """
+    return "".join(_composed(_decoded([data], source, encoding, advice)))
+
+
+def text(source: Source, encoding: str, left_out: list[int] | None) -> Iterator[str]:
+    """Yield a document's text in blocks, normalised as `decode` does.
+
+    Project Gutenberg's header and licence are left out, and how many characters that were is appended to ``left_out``;
+    None keeps them. Raises ChargenError for a file that can't be read, or is not in ``encoding``, NoTextError for one
+    without text.
+    """
+    if Path(source.name).suffix.lower() == ".zst":
+        _zstd(source.name)
+    with _readable(source), _opened(source) as file:
+        blocks = iter(lambda: file.read(BLOCK), b"")
+        decoded = _decoded(blocks, source.name, encoding, ADVICE)
+        yield from _composed(decoded if left_out is None else _books(decoded, left_out))
+
+
+@contextmanager
+def _readable(source: Source) -> Iterator[None]:
+    zstd = sys.modules.get("backports.zstd")
+    damage = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, *([zstd.ZstdError] if zstd else []))
+    try:
+        yield
+    except damage as error:
+        raise ChargenError(f"{source.name} is damaged, or not compressed as its name says: {error}") from None
+    except OSError as error:
+        raise ChargenError(f"{source.name} can't be read: {error.strerror or error}") from None
+
+
+def _opened(source: Source) -> IO[bytes]:
+    match Path(source.name).suffix.lower():
+        case ".gz":
+            return cast(IO[bytes], gzip.open(source.path))
+        case ".bz2":
+            return bz2.open(source.path)
+        case ".xz":
+            return lzma.open(source.path)
+        case ".zst":
+            return _zstd(source.name).open(source.path)  # type: ignore[no-any-return]
+    return source.path.open("rb")  # type: ignore[no-any-return]
+
+
+def _zstd(name: str) -> Any:
+    try:
+        from backports import zstd  # what Python 3.14 has as compression.zstd
+    except ImportError:
+        raise ChargenError(f"{name} can't be read: pip install 'chargen[zst]', or decompress it") from None
+    return zstd
+
+
+def _decoded(blocks: Iterable[bytes], source: str, encoding: str, advice: str) -> Iterator[str]:
+    wide = len("\0".encode(encoding)) > 1
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError:
+        raise ChargenError(f"{encoding} can't be read piece by piece: convert {source} to utf-8") from None
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    read, begun = 0, False
+    for data in chain(blocks, [b""]):
+        if not read and not wide:
+            for mark, other in MARKS:
+                if data.startswith(mark):
+                    raise ChargenError(f"{source} begins like {other} text: read it with --encoding {other}")
+        if not wide and (nul := data.find(b"\0")) >= 0:
+            raise NoTextError(
+                "binary", f"{source} is a binary file (a NUL byte at offset {read + nul}): give a text file"
+            )
+        read += len(data)
+        try:
+            characters = decoder.decode(data, not data)
+            if encoding != "utf-8":
+                characters.encode("utf-8")  # which lone surrogates, that some encodings let through, can't be
+        except UnicodeError as error:
+            where = "it"
+            if isinstance(error, UnicodeDecodeError):  # of what was left of the block before, and this one
+                where = f"byte 0x{error.object[error.start]:02x} at offset {read - len(error.object) + error.start}"
+            raise ChargenError(f"{source} is not {encoding}: {where} is out of place; {advice}") from None
+        if "\0" in characters:
+            raise NoTextError("binary", f"{source} is a binary file (it has NUL characters): give a text file")
+        characters = newlines.decode(characters, not data)
+        if not begun:
+            characters = characters.removeprefix("\ufeff")
+        if characters:
+            begun = True
+            yield characters
+    if not begun:
+        raise NoTextError("empty", f"{source} is empty: give a file with text in it")
+
+
+def _composed(texts: Iterable[str]) -> Iterator[str]:
+    """Compose the text (NFC), cutting it only before a character that nothing before it composes with."""
+    held = ""
+    for part in texts:
+        held += part
+        cut = len(held) - 1
+        while cut > 0 and not _stands_alone(held[cut]):
+            cut -= 1
+        if cut > 0:
+            yield _nfc(held[:cut])
+            held = held[cut:]
+    yield _nfc(held)
+
+
+def _nfc(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _stands_alone(character: str) -> bool:
+    return character < "\u0300" or "\u3400" <= character <= "\u9fff" or "\uac00" <= character <= "\ud7a3"
+
+
+def _books(texts: Iterable[str], left_out: list[int]) -> Iterator[str]:
+    """Leave out what stands before, between and after the books of Project Gutenberg in a text."""
+    held, inside, begun, dropped = "", True, False, 0
+    for part in chain(texts, [""]):
+        last = not part
+        held += part
+        if len(held) < HEADER and not last:
+            continue
+        named = any(word in held for word in GUTENBERG)  # which is found at 5 GB/s, an expression at 0.1
+        while True:
+            starts = named and not (inside and begun) and _BOOK_STARTS.search(held, 0, HEADER if inside else len(held))
+            if starts:
+                dropped, held, inside = dropped + starts.end(), held[starts.end() :], True
+            begun = True
+            ends = named and inside and _BOOK_ENDS.search(held)
+            if ends:
+                book = held[: ends.start()].rstrip() + "\n"
+                yield book
+                dropped, held, inside = dropped + ends.start() - len(book), held[ends.start() :], False
+            if not starts and not ends:
+                break
+        ready = len(held) if last else len(held) - LINES
+        if inside and ready:
+            yield held[:ready]
+        elif not inside:
+            dropped += ready
+        held = held[ready:]
+    if dropped:
+        left_out.append(dropped)
