@@ -27,7 +27,8 @@ from chargen import ChargenError
 
 STANDARD_INPUT = "-"
 BUNDLED = "book.txt"
-BLOCK = 1 << 20  # bytes that are read at a time: a quarter is as fast, sixteen times as much is slower
+# Bytes that are read at a time. What becomes of them stays in the processor's cache: 1 << 20 takes 2.5 times as long.
+BLOCK = 1 << 14
 MARKS = (  # the longer first, as one begins with the other
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -37,7 +38,7 @@ MARKS = (  # the longer first, as one begins with the other
 ADVICE = "name its encoding with --encoding, such as --encoding cp1252"
 
 # What stands around a book of Project Gutenberg: the lines of today, and those of the etexts before 2004.
-GUTENBERG = ("PROJECT GUTENBERG", "Project Gutenberg", "SMALL PRINT!")
+GUTENBERG = ("GUTENBERG", "Gutenberg")
 HEADER = 50_000  # characters within which a header ends
 LINES = 1_000  # characters that are held back, as a block may end within such lines
 _BOOK_STARTS = re.compile(
@@ -46,7 +47,7 @@ _BOOK_STARTS = re.compile(
     re.MULTILINE,
 )
 _BOOK_ENDS = re.compile(
-    r"^(?:\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:the |this )?Project Gutenberg(?:'s| E[Tt]ext| EBook))",
+    r"^(?:\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:[Tt]h(?:e|is) )?Project Gutenberg(?:'s| E[Tt]ext| EBook))",
     re.MULTILINE,
 )
 

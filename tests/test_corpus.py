@@ -1,13 +1,18 @@
 import io
+import os
+import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from chargen import ChargenError
+from chargen.config import TrainConfig
 from chargen.corpus import read
 from chargen.documents import decode
+from chargen.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize(
@@ -98,3 +103,138 @@ def test_a_text_that_leaves_nothing_to_train_on_is_refused(tmp_path):
     (tmp_path / "text").write_text("abc")
     with pytest.raises(ChargenError, match="3 characters"):
         read([str(tmp_path / "text")]).split(0.1)
+
+
+def written(folder, **texts):
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return [str(folder / f"{name}.txt") for name in texts]
+
+
+def test_documents_keep_their_borders_unless_they_are_joined(tmp_path):
+    paths = written(tmp_path, a="one", b="two\n", c="three")
+    corpus = read(paths)
+    assert corpus.vocabulary.decode(corpus.ids) == "one\ntwo\nthree"
+    assert corpus.starts.tolist() == [0, 4, 8]
+    joined = read(paths, TrainConfig(join=True))
+    assert joined.starts.tolist() == [0]
+    assert (joined.ids == corpus.ids).all()
+    assert joined.sha256 != corpus.sha256
+
+
+def test_parts_know_where_their_documents_begin(tmp_path):
+    corpus = read(written(tmp_path, a="0123456\n", b="89\n", c="b\n", d="defghij"))  # starts at 0, 8, 11, 13; 20 in all
+    train, validation = corpus.split(0.5)
+    assert (train.starts.tolist(), validation.starts.tolist()) == ([8], [1, 3])
+    train, validation = corpus.split(0.35)  # cut where a document begins, which needs no telling
+    assert (train.starts.tolist(), validation.starts.tolist()) == ([8, 11], [])
+
+
+def test_validation_has_an_end_however_long_the_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("chargen.corpus.HELD_OUT", 5)
+    corpus = read(written(tmp_path, a="0123456789" * 10))
+    assert [len(part.ids) for part in corpus.split(0.1)] == [95, 5]
+
+
+def test_what_was_read_is_kept_and_mapped_and_found_again(tmp_path, monkeypatch):
+    paths = written(tmp_path, a="one\n", b="two\n")
+    first = read(paths, cache=tmp_path / "cache")
+    assert isinstance(first.ids, np.memmap)
+    plain = read(paths)
+    assert (first.ids == plain.ids).all()
+    assert (first.sha256, first.starts.tolist(), first.vocabulary) == (
+        plain.sha256, plain.starts.tolist(), plain.vocabulary
+    )  # fmt: skip
+    monkeypatch.setattr("chargen.corpus._build", None)  # which can't be called
+    assert read(paths, cache=tmp_path / "cache").folder == first.folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"join": True},
+        {"min_count": 2},
+        {"keep_boilerplate": True},
+        {"encoding": "latin-1"},
+    ],
+)
+def test_other_options_and_another_text_are_kept_apart(tmp_path, change):
+    paths = written(tmp_path, a="one\n", b="two\n")
+    first = read(paths, cache=tmp_path / "cache")
+    assert read(paths, TrainConfig(**change), cache=tmp_path / "cache").folder != first.folder
+    before = (tmp_path / "b.txt").stat()
+    written(tmp_path, b="owt\n")  # as long, and as old
+    os.utime(tmp_path / "b.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = read(paths, cache=tmp_path / "cache")
+    assert again.vocabulary.decode(again.ids) == "one\nowt\n"
+
+
+def test_a_killed_build_leaves_nothing_half_made_and_two_at_once_do_no_harm(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    written(folder, **{f"t{n}": "some words and more\n" * 20_000 for n in range(20)})
+    program = (
+        "import sys; from pathlib import Path; from chargen.corpus import read; "
+        "print(read([sys.argv[1]], cache=Path(sys.argv[2])).sha256)"
+    )
+    command = [sys.executable, "-c", program, str(folder), str(tmp_path / "cache")]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not list((tmp_path / "cache").glob("*.new")):
+        assert killed.poll() is None
+        time.sleep(0.001)
+    killed.kill()
+    killed.wait()
+    assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir() and p.suffix != ".new"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert said[0] == said[1] == read([str(folder)]).sha256 + "\n"
+    assert len([p for p in (tmp_path / "cache").iterdir() if p.is_dir()]) == 1
+    assert not list((tmp_path / "cache").glob("*.new"))
+
+
+def test_a_cache_that_is_damaged_or_cannot_be_written_is_named(tmp_path):
+    paths = written(tmp_path, a="one\n")
+    kept = read(paths, cache=tmp_path / "cache").folder
+    (kept / "ids.npy").write_bytes(b"")
+    with pytest.raises(ChargenError, match="is damaged: delete it"):
+        read(paths, cache=tmp_path / "cache")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ChargenError, match="can't be kept in .*--cache"):
+        read(paths, cache=tmp_path / "file" / "cache")
+
+
+def test_rare_characters_become_one_that_is_unknown(tmp_path):
+    corpus = read(written(tmp_path, a="aaabbbcde\n\n"), TrainConfig(min_count=2))
+    assert corpus.vocabulary.characters == "\nab\ufffd"
+    assert corpus.vocabulary.unknown == "\ufffd"
+    assert corpus.vocabulary.decode(corpus.ids) == "aaabbb\ufffd\ufffd\ufffd\n\n"
+    assert "3 characters, 3 times" in corpus.notes[0]
+    whole = read(written(tmp_path, a="aabb"), TrainConfig(min_count=2))
+    assert whole.vocabulary.unknown is None
+
+
+def test_characters_that_are_known_before_stay(tmp_path):
+    corpus = read(written(tmp_path, a="bbc"), TrainConfig(min_count=2), Vocabulary("acx"))
+    assert corpus.vocabulary.characters == "abcx"
+    assert read(written(tmp_path, a="bb"), None, Vocabulary("a\ufffd", "\ufffd")).vocabulary.unknown == "\ufffd"
+
+
+def test_a_binary_file_in_a_folder_leaves_no_trace_even_when_that_shows_late(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    late = "Ω" * 100_000
+    written(folder, a="one\n", b=late.encode() + b"\0", c=b"", d="two\n")
+    corpus = read([str(folder)])
+    assert corpus.vocabulary.decode(corpus.ids) == "one\ntwo\n"
+    assert "Ω" not in corpus.vocabulary
+    assert corpus.starts.tolist() == [0, 4]
+    assert [note.split()[-3:] for note in corpus.notes] == [["binary:", "left", "out"], ["empty:", "left", "out"]]
+    with pytest.raises(ChargenError, match="binary"):
+        read([str(folder / "b.txt")])
+
+
+def test_a_large_vocabulary_is_read_as_it_grows(tmp_path):
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))) * 3 + "abc" * 40_000
+    corpus = read(written(tmp_path, a=text))
+    assert corpus.ids.dtype == np.uint16
+    assert corpus.vocabulary.decode(corpus.ids) == text
