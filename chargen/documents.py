@@ -47,7 +47,8 @@ _BOOK_STARTS = re.compile(
     re.MULTILINE,
 )
 _BOOK_ENDS = re.compile(
-    r"^(?:\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG|End of (?:[Tt]h(?:e|is) )?Project Gutenberg(?:'s| E[Tt]ext| EBook))",
+    r"^(?:\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG"
+    r"|End of (?:[Tt]h(?:e|is) )?Project Gutenberg(?:'s| E[Tt]ext| EBook))",
     re.MULTILINE,
 )
 

@@ -41,7 +41,8 @@ def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collecti
     characters = len(corpus.split(train.validation)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
         train = replace(train, minutes=MINUTES)
-    chosen = sizes(characters, len(corpus.vocabulary), train, speed)
+    units = model.units if "units" in asked else None
+    chosen = sizes(characters, len(corpus.vocabulary), train, speed, units)
     model = replace(model, **{n: v for n, v in chosen.items() if hasattr(model, n) and n not in asked})
     train = replace(train, **{n: v for n, v in chosen.items() if hasattr(train, n) and n not in asked})
     batch_size, seq_length = train.batch_size, train.seq_length
@@ -78,13 +79,17 @@ def machine(train: TrainConfig) -> float:
     return SHARES[precision] * product * (train.threads or cores()) / cores()
 
 
-def sizes(characters: int, vocabulary: int, train: TrainConfig, speed: float) -> dict[str, Any]:
+def sizes(
+    characters: int, vocabulary: int, train: TrainConfig, speed: float, units: int | None = None
+) -> dict[str, Any]:
     """Return the settings that suit a training text and the length of a run, by the names of their options.
 
-    characters, vocabulary: how many the training text has, and how many distinct ones. A larger layer is worth it when
-    it will read enough; then, the more often it will read the same text, the more of it is blanked while it learns.
+    characters, vocabulary: how many the training text has, and how many distinct ones. If ``units`` aren't
+    given: a larger layer is worth it when it will read enough. The more often it will read the same text, the more of
+    it is blanked while it learns.
     """
-    units = max((u for u in UNITS if _read(u, characters, vocabulary, train, speed) >= worth(u)), default=UNITS[0])
+    if units is None:
+        units = max((u for u in UNITS if _read(u, characters, vocabulary, train, speed) >= worth(u)), default=UNITS[0])
     passes = _read(units, characters, vocabulary, train, speed) / characters
     return {
         "layers": 1,

@@ -69,6 +69,20 @@ class Finite(click.FloatRange):
         return number
 
 
+class Texts(click.Path):
+    """A file, a folder or a pattern that is there, or ``-``; the shell may have left the pattern to us."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, allow_dash=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path or pattern; refuse one that stands for nothing."""
+        from chargen.documents import expanded
+
+        super().convert(str(expanded(value)[0]), param, ctx)
+        return value
+
+
 class Encoding(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
     """The name of a text encoding that Python knows."""
 

@@ -22,7 +22,7 @@ TODAY = (
 EARLIER = (
     "Project Gutenberg's Nights, by A. Nonymous\n\n"
     "*** START OF THIS PROJECT GUTENBERG EBOOK THE NIGHTS\nAND SOME DAYS ***\n\n",
-    "End of Project Gutenberg's Nights, by A. Nonymous\n\n*** END OF THIS PROJECT GUTENBERG EBOOK NIGHTS ***\nlicence\n",
+    "End of Project Gutenberg's Nights, by A. Nonymous\n\n*** END OF THIS PROJECT GUTENBERG EBOOK NIGHTS ***\nlicence",
 )
 ETEXT = (
     "**The Project Gutenberg Etext of Nights**\n***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ETEXTS**START***\nWhy is"
@@ -100,7 +100,7 @@ def test_what_stands_around_a_book_of_project_gutenberg_is_left_out(tmp_path, mo
     monkeypatch.setattr("chargen.documents.BLOCK", size)
     book = BOOK * times
     (tmp_path / "text").write_text(before + book + after)
-    left_out = []
+    left_out: list[int] = []
     assert read(tmp_path / "text", left_out=left_out) == book.rstrip() + "\n"
     assert left_out == [len(before + book + after) - len(book.rstrip() + "\n")]
     assert read(tmp_path / "text") == before + book + after
@@ -114,7 +114,7 @@ def test_books_that_were_put_together_are_all_kept(tmp_path):
 def test_a_book_that_tells_of_project_gutenberg_is_whole(tmp_path):
     words = "He read it at Project Gutenberg, where books START and END ***.\n" * 2000
     (tmp_path / "text").write_text(words)
-    left_out = []
+    left_out: list[int] = []
     assert read(tmp_path / "text", left_out=left_out) == words
     assert not left_out
 

@@ -104,3 +104,36 @@ def test_unknown_characters_cost_what_it_takes_to_name_them(model):
 def test_a_text_of_nothing_known_is_refused(model):
     with pytest.raises(ChargenError, match="fewer than two characters that the model knows"):
         score("éßa", Vocabulary("abcde"), in_order(model))
+
+
+@pytest.mark.parametrize("evaluation", [in_order, dynamic])
+@pytest.mark.parametrize("characters", [300, 3000])
+def test_a_document_costs_the_same_whatever_stood_before_it(model, evaluation, characters):
+    before, after = drawn(characters), drawn(characters + 77)
+    both, starts = np.concatenate([before, after]), np.array([characters])
+    costs = evaluation(model)(both, starts)
+    if evaluation is in_order:
+        np.testing.assert_allclose(costs[characters:], alone(model, after), rtol=1e-4)
+        assert abs(in_order(model)(both)[characters:] - costs[characters:]).max() > 1e-3
+    np.testing.assert_allclose(costs[: characters - 1], evaluation(model)(before), rtol=1e-4)
+
+
+def test_unknown_characters_are_read_as_the_unknown_one_and_cost_what_naming_them_does():
+    model = CharLM(3, ModelConfig(units=8, embedding=4), random_seed=1)
+    vocabulary = Vocabulary("ab\ufffd", "\ufffd")
+    result = score("abxa\ufffdb", vocabulary, in_order(model))
+    read = in_order(model)(np.array([0, 1, 2, 0, 2, 1], np.uint8))
+    escape = vocabulary.escape_nats(2, 6)
+    assert result.unknown == "x\ufffd"
+    np.testing.assert_allclose(result.costs, [0, read[0], escape / 2, read[2], escape / 2, read[4]], rtol=1e-5)
+
+
+def test_places_of_documents_are_those_of_the_text_with_its_unknown_characters(model):
+    starts = []
+
+    def noted(ids, at):
+        starts.append(at.tolist())
+        return np.zeros(len(ids) - 1, np.float32)
+
+    score("abxxcab", Vocabulary("abc"), noted, np.array([2, 4, 5]))
+    assert starts == [[2, 2, 3]]

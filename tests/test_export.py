@@ -15,9 +15,9 @@ from chargen.clone import Clone
 from chargen.config import ModelConfig
 from chargen.export import FORMATS, Export, check, export, module
 from chargen.export.proof import LARGEST, Evidence, compare, drawn
-from chargen.modelfile import ModelFile, weight_shapes
+from chargen.modelfile import ModelFile, never_drawn, weight_shapes
 from chargen.run import open_model
-from chargen.vocabulary import Vocabulary
+from chargen.vocabulary import UNKNOWN, Vocabulary
 from tests.conftest import chargen
 
 PAIRS = [(name, numbers) for name, form in FORMATS.items() for numbers in form.quantizations]
@@ -29,14 +29,20 @@ WITHOUT_CHARGEN = "import sys; sys.modules['chargen'] = None\n"
 
 
 def random_model(layers, units=20):
-    """A model that has learnt nothing, of accents, Chinese, emoji, and characters that markup and JSON escape."""
+    """A model that has learnt nothing, of accents, Chinese, emoji, and characters that markup and JSON escape.
+
+    With one layer it has an unknown character, which no runtime may draw.
+    """
     random = np.random.default_rng(layers)
-    vocabulary = Vocabulary("".join(sorted("\n \"$&'<>\\Thaeglorty{}éß漢字仮😀🧑\u0301")))
+    unknown = UNKNOWN if layers == 1 else None
+    characters = "\n \"$&'<>\\Thaeglorty{}éß漢字仮😀🧑\u0301" + (unknown or "")
+    vocabulary = Vocabulary("".join(sorted(characters)), unknown)
     config = ModelConfig(layers=layers, units=units, embedding=7)
     weights = {
         name: (random.normal(size=shape) * (1 if name == "embedding" else 2 / shape[0] ** 0.5)).astype(np.float32)
         for name, shape in weight_shapes(len(vocabulary), config).items()
     }
+    weights = dict(never_drawn(weights, vocabulary))
     return ModelFile(weights=weights, vocabulary=vocabulary, config=config, summary={"text": "book"}, extra={})
 
 

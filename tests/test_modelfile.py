@@ -5,8 +5,9 @@ import pytest
 from safetensors.numpy import save
 
 from chargen import ChargenError
+from chargen.clone import Clone
 from chargen.config import ModelConfig
-from chargen.modelfile import Checkpoint, ModelFile, weight_shapes, write_beside
+from chargen.modelfile import Checkpoint, ModelFile, grown, weight_shapes, write_beside
 from chargen.vocabulary import Vocabulary
 
 SHAPE = ModelConfig(layers=2, units=3, embedding=2)
@@ -108,3 +109,32 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(ChargenError, match=r"f can't be written: No space left on device"):
         write_beside(tmp_path / "f", b"new")
     assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("f", b"old")]
+
+
+def test_the_unknown_character_is_never_drawn_and_a_checkpoint_keeps_what_was_learnt_of_it(model, tmp_path):
+    vocabulary = Vocabulary("\nab\ufffd", "\ufffd")
+    for kind, name in ((ModelFile, "m"), (Checkpoint, "c")):
+        kind(model.weights, vocabulary, SHAPE, {}, {}).write(tmp_path / name)
+    for name in "mc":
+        read = ModelFile.read(tmp_path / name)
+        assert read.vocabulary.unknown == "\ufffd"
+        assert not read.weights["dense/kernel"][:, 3].any()
+        assert read.weights["dense/bias"][3] == np.float16(-60_000)
+        assert (read.weights["dense/kernel"][:, :3] == model.weights["dense/kernel"][:, :3]).all()
+        clone = Clone(read.weights, read.vocabulary)
+        assert "\ufffd" not in "".join(clone.generate(200, temperature=100, random_seed=1))
+    kept = Checkpoint.read(tmp_path / "c")
+    assert (kept.weights["dense/bias"] == model.weights["dense/bias"]).all()
+
+
+def test_a_grown_model_says_of_old_characters_what_it_said(model):
+    vocabulary = Vocabulary("\n!a字😀🧑")
+    random = np.random.default_rng(1)
+    fresh = {n: random.normal(size=s).astype(np.float32) for n, s in weight_shapes(6, SHAPE).items()}
+    weights = grown(model, vocabulary, fresh)
+    old, new = Clone(model.weights, model.vocabulary), Clone(weights, vocabulary)
+    for clone in (old, new):
+        clone.feed("a字")
+    np.testing.assert_allclose(new.logits[0, [0, 2, 3, 4]], old.logits[0], rtol=1e-6)
+    np.testing.assert_allclose(new.logits[0, [1, 5]], old.logits[0].mean(), rtol=1e-4)
+    assert (weights["embedding"][[1, 5]] == fresh["embedding"][[1, 5]]).all()

@@ -78,3 +78,40 @@ def test_sizes_that_do_not_fit_are_refused_with_some_that_do():
     words = str(refusal.value).split()
     batch, length = (int(words[words.index(name) + 1]) for name in ("--batch-size", "--seq-length"))
     assert Streams(np.zeros(100, np.uint8), batch, length).windows
+
+
+def test_where_a_document_begins_the_state_restarts_at_once_or_inside_a_window():
+    streams = Streams(np.arange(26, dtype=np.uint8), 2, 3, np.array([6, 13, 14, 25]))  # g, n, o; z is not read
+    windows = [streams.read(position) for position in range(8)]
+    assert [w.begins.tolist() for w in windows[:4]] == [[True, True], [False] * 2, [True, False], [False] * 2]
+    assert [w.restarts if w.restarts is None else w.restarts.tolist() for w in windows[:4]] == [
+        [[False, False, False], [False, True, True]],
+        None,
+        None,
+        None,
+    ]
+    assert windows[4].restarts.tolist() == [[False, True, True], [False] * 3]  # the rows have moved up
+    assert windows[4].begins.tolist() == [False, True]
+
+
+@given(st.lists(st.integers(1, 199), unique=True, max_size=12), st.integers(1, 5), st.integers(1, 9))
+def test_every_document_that_is_read_begins_once_in_an_epoch(starts, batch_size, seq_length):
+    streams = Streams(np.arange(200, dtype=np.uint8), batch_size, seq_length, np.array(sorted(starts), np.int64))
+    begun = []
+    for position in range(streams.windows, 2 * streams.windows):
+        window = streams.read(position)
+        begun += window.x[:, 0][window.begins].tolist()
+        if window.restarts is not None:
+            assert window.restarts.any()
+            assert not window.restarts[:, 0].any()
+            begun += window.x[window.restarts].tolist()
+    assert sorted(begun) == [0, *sorted(s for s in starts if s < 199 - streams.dropped)]
+
+
+def test_windows_that_are_read_ahead_are_those_that_are_read():
+    streams = Streams(np.arange(200, dtype=np.uint8), 3, 7, np.array([50]))
+    ahead = streams.read_ahead(5)
+    for position in range(5, 25):
+        for read, plain in zip(next(ahead), streams.read(position), strict=True):
+            np.testing.assert_array_equal(read, plain)
+    ahead.close()

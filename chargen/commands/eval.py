@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargen.bits import bits
-from chargen.shell import Command, Encoding, quiet, refuse_output, run_of
+from chargen.shell import Command, Encoding, Texts, quiet, refuse_output, run_of
 
 if TYPE_CHECKING:
     from chargen.corpus import Starts
@@ -31,7 +31,7 @@ SPLITS = ("validation", "training")
     chargen eval letter.txt --html letter.html
     """,
 )
-@click.argument("files", nargs=-1, type=click.Path(exists=True, allow_dash=True))
+@click.argument("files", nargs=-1, type=Texts())
 @click.option(
     "--model", type=click.Path(exists=True, path_type=Path), help="A run or a model file. [default: the newest run]"
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -24,17 +25,11 @@ if TYPE_CHECKING:
     from chargen.train import Validation
     from chargen.vocabulary import Vocabulary
 
-from chargen.shell import UNROLLS, Command, Stop, configured, options, quiet
+from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, quiet
 
-RESUMABLE = {
-    "resume",
-    "files",
-    "minutes",
-    "epochs",
-    "steps",
-    "patience",
-    "cache",
-}  # which --resume can have
+RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache")}  # what --resume goes with
+SHAPE = {"layers", "units", "embedding"}  # what --from doesn't
+OLD_TEXT = 100_000  # characters of the old text, at the most, that tell what was forgotten
 TASTE = 96  # characters written at each validation
 
 
@@ -44,15 +39,23 @@ TASTE = 96  # characters written at each validation
     chargen train                                     the book that ships with chargen
     chargen train book.txt --epochs 20
     chargen train letters/ diary.txt --layers 2 --units 512
+    chargen train 'library/**/*.txt.gz' --minutes 600
+    chargen train letters/ --from runs/book           go on from another model
     cat *.txt | chargen train -
     chargen train --resume                            go on with the newest run
     chargen train --resume runs/book --epochs 5       train a finished run further
     """,
 )
-@click.argument("files", nargs=-1, type=click.Path(exists=True, allow_dash=True))
+@click.argument("files", nargs=-1, type=Texts())
 @options(ModelConfig, planning=True)
 @options(TrainConfig, planning=True)
 @click.option("--run", type=click.Path(path_type=Path), help="Folder for the run. [default: runs/<name of the text>]")
+@click.option(
+    "--from",
+    "parent",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run or a model file to begin from; characters that are new to it are added.",
+)
 @click.option(
     "--resume",
     is_flag=False,
@@ -61,30 +64,48 @@ TASTE = 96  # characters written at each validation
     help="Go on with a run where it stopped, bit for bit; without RUN, the newest.",
 )
 @click.pass_context
-def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resume: str | None, **values: Any) -> None:
-    """Train a model on FILES: texts, folders of texts, or - for standard input.
+def train(
+    ctx: click.Context,
+    /,
+    files: tuple[str, ...],
+    run: Path | None,
+    parent: Path | None,
+    resume: str | None,
+    **values: Any,
+) -> None:
+    """Train a model on FILES: texts, compressed or not, folders, patterns, or - for standard input.
 
-    Without FILES it is the book that ships with chargen. What comes of it is a run: a folder with the best model, a
-    checkpoint, the configuration and the metrics. Ctrl-C stops after the step it is at; --resume goes on from there.
+    Each file is a document, where the LSTM's state restarts. Without FILES it is the book that ships with chargen. What
+    comes of it is a run: a folder with the best model, a checkpoint, the configuration and the metrics. Ctrl-C stops
+    after the step it is at; --resume goes on from there.
     """
     asked = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
     lengths = [f"--{name}" for name in ("minutes", "epochs", "steps") if name in asked]
     if len(lengths) > 1:
         raise click.UsageError(f"{' and '.join(lengths)} exclude each other: give one of them")
-    refused = sorted(f"--{name.replace('_', '-')}" for name in asked - RESUMABLE)
+    refused = sorted(f"--{'from' if name == 'parent' else name.replace('_', '-')}" for name in asked - RESUMABLE)
     if resume is not None and refused:
         raise click.UsageError(f"{', '.join(refused)} can't be changed on --resume: the run keeps its own")
+    if parent is not None and (shape := sorted(f"--{name}" for name in asked & SHAPE)):
+        raise click.UsageError(f"{', '.join(shape)} can't be changed with --from: the model keeps its own")
     from chargen import corpus, plan
     from chargen.documents import STANDARD_INPUT
-    from chargen.run import Run, newest
+    from chargen.modelfile import grown
+    from chargen.run import Run, find_model, newest, open_model
     from chargen.streams import Streams
 
     began = time.monotonic()
     training = configured(TrainConfig, values)
+    old = None if parent is None else open_model(parent)
     if resume is None:
-        text = corpus.read(files, training, cache=corpus.cache_folder(training))
+        known = None if old is None else old.vocabulary
+        text = corpus.read(files, training, known, corpus.cache_folder(training))
         speed = plan.machine(training)
-        config = plan.plan(text, configured(ModelConfig, values), training, asked, speed)
+        if parent is None or old is None:
+            config = plan.plan(text, configured(ModelConfig, values), training, asked, speed)
+        else:
+            config = plan.plan(text, old.config, training, asked | SHAPE, speed)
+            config = replace(config, parent=str(find_model(parent).resolve()), known=known)
     else:
         opened = Run(Path(resume) if resume else newest())
         if "cache" in asked:
@@ -107,15 +128,23 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
                 config = replace(config, execution=execution)
             set_threads(config.execution)
             model = CharLM(len(text.vocabulary), config.model, config.train.random_seed, config.execution)
+            if old is not None:
+                model.assign(grown(old, text.vocabulary, model.arrays()))
         if resume is None:
             opened = Run.create(run, config, text)
         stack.enter_context(opened.lock())
         if resume is not None:
             opened.reconfigure(config)
-        why = "" if resume is not None or "units" in asked else plan.reason(config, len(text.vocabulary), speed)
+        why = (
+            ""
+            if resume is not None or old is not None or "units" in asked
+            else plan.reason(config, len(text.vocabulary), speed)
+        )
         show_plan(opened, text, streams, reason, why)
         finished = show_training(model, opened, text, streams, validation, stop, began)
     path = quote(str(opened.path))
+    if finished and opened.config.parent is not None:
+        click.echo(old_text(Path(opened.config.parent), opened))
     if finished:
         click.echo(f'done; write with: chargen sample --model {path} --seed "The"')
     else:
@@ -206,6 +235,34 @@ def show_training(
                 break
     checkpoint = run.checkpoint()
     return checkpoint is not None and run.finished(Progress.of(checkpoint))
+
+
+def old_text(parent: Path, run: Run) -> str:
+    """Return, in a line, how well the model that a run began from predicts its own text, and how well this one does."""
+    from chargen.bits import bits
+    from chargen.config import TrainConfig
+    from chargen.evaluate import in_order, score
+    from chargen.model import CharLM
+    from chargen.run import Run, open_model
+    from chargen.unroll import choose
+
+    try:
+        before, after = open_model(parent), open_model(run.path)
+        owner = Run(parent.parent)
+        corpus = owner.corpus()
+    except ChargenError as error:
+        return f"old text  not compared, as it can't be read: {error}"
+    ids, starts = corpus.split(owner.config.train.validation)[1]
+    ids, starts = ids[:OLD_TEXT], starts[starts < OLD_TEXT]
+    nats = []
+    for file in (before, after):
+        execution, _ = choose(file.config, TrainConfig(precision="float32"))
+        lm = CharLM.of(file, execution)
+        nats.append(score(corpus.vocabulary.decode(ids), file.vocabulary, in_order(lm), starts).nats_per_character)
+    return (
+        f"old text  {corpus.name}, {len(ids):,} characters of its validation: {bits(nats[0]):.3f} bpc before, "
+        f"{bits(nats[1]):.3f} now"
+    )
 
 
 TITLES = "    step   epoch    time   training bpc   validation bpc       rate   characters/s"
