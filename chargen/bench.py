@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -365,6 +367,117 @@ def memory(settings: Settings) -> None:
     half = np.ones(sum(read) // 2, np.float32)
     other = half.copy()
     serve(lambda: np.dot(half, other), 1, {"bytes": 4 * sum(read)})
+
+
+# ---- a corpus beyond memory --------------------------------------------------------------------------------------
+
+
+def write_texts(folder: Path, megabytes: float, files: int) -> None:
+    """Write a text of so many million bytes of UTF-8 in so many files: stretches of the bundled book, at random."""
+    from chargen.corpus import read
+
+    corpus = read([])
+    book, random = corpus.vocabulary.decode(corpus.ids), np.random.default_rng(1)
+    each = round(megabytes * 1e6 / files)
+    for number in range(files):
+        with (folder / f"{number:06}.txt").open("wb") as file:
+            while (left := each - file.tell()) > 0:
+                start = int(random.integers(len(book)))
+                file.write(book[start : start + 50_000].encode()[:left].decode("utf-8", "ignore").encode() or b"\n")
+
+
+def corpus_figures(megabytes: float, files: int) -> dict[str, Any]:
+    """Measure a corpus of so many million bytes: reading it on one core, training's memory, the steps' waiting."""
+    with tempfile.TemporaryDirectory(prefix="chargen-") as name:
+        folder = Path(name)
+        for part, size, count in (("large", megabytes, files), ("small", 1.0, 1)):
+            (folder / part).mkdir()
+            write_texts(folder / part, size, count)
+        settings = {"folder": str(folder / "large"), "cache": str(folder / "kept")}
+        reading = _side("corpus_reading", settings)
+        steps = _side("corpus_steps", settings)
+        shutil.rmtree(folder / "kept")
+        peaks = {part: _training_memory(folder, part) for part in ("small", "large")}
+    return {
+        "megabytes": megabytes,
+        "files": files,
+        "characters": reading["characters"],
+        "megabytes_per_second": megabytes / reading["seconds"],
+        "reading_again_seconds": reading["again_seconds"],
+        "reading_memory": reading["peak_memory"],
+        "training_memory": peaks["large"],
+        "training_memory_of_1_megabyte": peaks["small"],
+        "step_seconds": steps["step_seconds"],
+        "waiting_seconds": steps["waiting_seconds"],
+    }
+
+
+def _side(side: str, settings: Settings) -> dict[str, Any]:
+    command = [sys.executable, "-m", "chargen.bench", side, json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ChargenError(f"the benchmark's {side} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return dict(json.loads(done.stdout))
+
+
+def _training_memory(folder: Path, part: str) -> int:
+    """Return the peak memory, in bytes, of a training that reads a text for the first time."""
+    command = [sys.executable, "-m", "chargen", "train", str(folder / part), "--run", str(folder / f"run-{part}")]
+    command += ["--cache", str(folder / f"cache-{part}"), "--units", "128", "--steps", "20", "--batch-size", "64"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ChargenError(f"training on the benchmark's {part} text failed")
+    return used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def corpus_reading(settings: Settings) -> None:
+    """Read a corpus on one core, then again from the cache; say how long it took."""
+    from chargen.corpus import read
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        corpus = read([settings["folder"]], cache=Path(settings["cache"]))
+        seconds.append(time.perf_counter() - started)
+    figures = {"seconds": seconds[0], "again_seconds": seconds[1], "characters": len(corpus.ids)}
+    print(json.dumps({**figures, "peak_memory": peak_memory()}))
+
+
+def corpus_steps(settings: Settings) -> None:
+    """Train on a corpus that lies in the cache; say how long a step took, and how long of that it waited for text."""
+    import tensorflow as tf
+
+    from chargen.config import TrainConfig
+    from chargen.corpus import read
+    from chargen.model import CharLM
+    from chargen.optimizer import Adam
+    from chargen.streams import Streams
+    from chargen.train import compile_step
+    from chargen.unroll import choose, set_threads
+
+    corpus = read([settings["folder"]], cache=Path(settings["cache"]))
+    config, train = ModelConfig(units=128), TrainConfig()
+    part = corpus.split(train.validation)[0]
+    execution, _ = choose(config, train)
+    set_threads(execution)
+    model = CharLM(len(corpus.vocabulary), config, execution=execution)
+    update = compile_step(model, Adam(model.named_weights(), 1.0), train)
+    windows = Streams(part.ids, train.batch_size, train.seq_length, part.starts).read_ahead(0)
+    state, waiting, steps = model.zero_state(train.batch_size), 0.0, 200
+    for position in range(-5, steps):
+        if position == 0:
+            started, waiting = time.perf_counter(), 0.0
+        began = time.perf_counter()
+        window = next(windows)
+        waiting += time.perf_counter() - began
+        state, nats, _ = update(*window, state, tf.constant(max(position, 0), tf.int64), tf.constant(2e-3))
+        float(nats)
+    windows.close()
+    print(json.dumps({"step_seconds": (time.perf_counter() - started) / steps, "waiting_seconds": waiting / steps}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The command as a person meets it: what it says, and with which exit code."""
 
+import gzip
 import json
 import re
+import shutil
 import time
 
 import click
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 from chargen import __version__
 from chargen.cli import main
 from chargen.config import TrainConfig
-from chargen.modelfile import read_arrays, write_arrays
+from chargen.modelfile import ModelFile, read_arrays, write_arrays
 from chargen.run import Run, newest
 from tests.conftest import SMALL
 
@@ -414,3 +416,64 @@ def test_a_stop_text_that_the_model_never_writes_is_warned_of(trained):
     result = run("sample", "--model", trained, "--length", 5, "--stop", "§")
     assert result.exit_code == 0
     assert "never writes § (U+00A7)" in result.stderr
+
+
+def test_a_model_goes_on_with_a_text_of_other_characters_and_tells_what_it_forgot(here, trained):
+    (here / "new.txt").write_text("Ça va? " * 300 + "a cat\n" * 100, "utf-8")
+    arguments = ["--batch-size", "4", "--seq-length", "8", "--steps", "12"]
+    result = run("train", "new.txt", "--from", trained, *arguments)
+    assert result.exit_code == 0, result.stderr
+    [(before, after)] = re.findall(r"old text .* ([0-9.]+) bpc before, ([0-9.]+) now", result.output)
+    opened = Run(here / "runs" / "new")
+    assert opened.config.model == Run(trained).config.model
+    own = json.loads(run("eval", "--model", trained, "--json").output)
+    assert float(before) == pytest.approx(own["bpc"], abs=2e-3)
+    assert float(after) > float(before)
+    vocabulary = ModelFile.read(opened.model_path).vocabulary
+    assert set("Çv?") < set(vocabulary.characters)
+    assert set(Run(trained).corpus().vocabulary.characters) < set(vocabulary.characters)
+    more = run("train", "--resume", "runs/new", "--steps", "4")
+    assert more.exit_code == 0, more.stderr
+    assert "old text" in more.output
+    for file in ("--units", "--layers"):
+        result = run("train", "new.txt", "--from", trained, file, "3")
+        assert f"{file} can't be changed with --from" in result.stderr
+    result = run("train", "--resume", "runs/new", "--from", trained)
+    assert "--from can't be changed on --resume" in result.stderr
+
+
+def test_a_model_file_by_itself_can_be_gone_on_from_though_its_text_is_not_known(here, trained):
+    shutil.copy(trained / "model.safetensors", here / "alone.safetensors")
+    result = run("train", "book.txt", "--from", "alone.safetensors", "--batch-size", "4", "--steps", "3")
+    assert result.exit_code == 0, result.stderr
+    assert "old text  not compared, as it can't be read" in result.output
+
+
+def test_files_are_documents_and_patterns_and_compressed_ones_are_read(here, text):
+    folder = here / "books"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.txt.gz").write_bytes(gzip.compress(text[number * 900 : number * 900 + 800].encode()))
+    result = run("train", "books/*.gz", *SMALL, "--steps", "30", "--cache", "kept")
+    assert result.exit_code == 0, result.stderr
+    corpus = Run(here / "runs" / "books").corpus()
+    assert corpus.starts.tolist() == [0, *(800 * n + n for n in (1, 2, 3))]
+    assert corpus.folder is not None
+    assert corpus.folder.parent == here / "kept"
+    recorded = Run(here / "runs" / "books").metrics()[-1]["validation_bpc"]
+    assert json.loads(run("eval", "--json").output)["bpc"] == pytest.approx(recorded, abs=5e-3)
+    more = run("train", "--resume", "--steps", "3")
+    assert more.exit_code == 0, more.stderr
+    (folder / "1.txt.gz").write_bytes(gzip.compress(b"another text"))
+    assert "the text has changed" in run("train", "--resume", "--steps", "3").stderr
+    assert "does not exist" in run("train", "books/*.bz2").stderr
+
+
+def test_rare_characters_are_trained_as_one_that_is_never_written(here, text):
+    (here / "rare.txt").write_text(text + "".join(map(chr, range(0x4E00, 0x4E80))) * 2, "utf-8")
+    result = run("train", "rare.txt", *SMALL, "--steps", "30", "--min-count", "5")
+    assert result.exit_code == 0, result.stderr
+    assert "128 characters, 256 times in all" in result.output
+    drawn = run("sample", "--length", "400", "--temperature", "5", "--random-seed", "1").output
+    assert "\ufffd" not in drawn
+    assert json.loads(run("eval", "--json").output)["unknown_characters"] > 0

@@ -62,6 +62,9 @@ def test_every_command_in_the_readme_parses(words, here):
             (here / name).touch()
         if name in words and not (here / name).exists():
             (here / name).mkdir(parents=True)
+    for pattern in (word for word in words if "*" in word):
+        (here / pattern.split("/")[0]).mkdir(exist_ok=True)
+        (here / pattern.replace("**/", "").replace("*", "a")).touch()
     command, rest = found(words)
     command.make_context(command.name, rest)  # raises click.UsageError for what it can't parse
 

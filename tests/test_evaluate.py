@@ -6,7 +6,7 @@ import tensorflow as tf
 from chargen import ChargenError
 from chargen.bits import bits
 from chargen.config import Execution, ModelConfig
-from chargen.evaluate import CONTEXT, ROWS, RUN_IN, STEP, dynamic, in_order, in_windows, score
+from chargen.evaluate import CONTEXT, NO_STARTS, ROWS, RUN_IN, STEP, dynamic, in_order, in_windows, score
 from chargen.model import CharLM
 from chargen.run import open_model
 from chargen.vocabulary import Vocabulary
@@ -129,11 +129,11 @@ def test_unknown_characters_are_read_as_the_unknown_one_and_cost_what_naming_the
 
 
 def test_places_of_documents_are_those_of_the_text_with_its_unknown_characters(model):
-    starts = []
+    told = []
 
-    def noted(ids, at):
-        starts.append(at.tolist())
+    def noted(ids, starts=NO_STARTS):
+        told.append(starts.tolist())
         return np.zeros(len(ids) - 1, np.float32)
 
     score("abxxcab", Vocabulary("abc"), noted, np.array([2, 4, 5]))
-    assert starts == [[2, 2, 3]]
+    assert told == [[2, 2, 3]]

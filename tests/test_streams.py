@@ -90,6 +90,7 @@ def test_where_a_document_begins_the_state_restarts_at_once_or_inside_a_window()
         None,
         None,
     ]
+    assert windows[4].restarts is not None
     assert windows[4].restarts.tolist() == [[False, True, True], [False] * 3]  # the rows have moved up
     assert windows[4].begins.tolist() == [False, True]
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from chargen.config import ModelConfig, TrainConfig
-
-if TYPE_CHECKING:
-    pass
-
 from chargen.shell import UNROLLS, Command, configured, options, quiet
 
 
@@ -120,3 +116,40 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     click.echo(f"first character after {latency:.2f} s\n\n{'':24}characters/s   chargen is")
     for name, figure in figures.items():
         click.echo(f"{name:24}{figure['per_second']:12,.0f}   {one / figure['per_second']:9.2f} x")
+
+
+@bench.command(
+    "corpus",
+    cls=Command,
+    epilog="""
+    chargen bench corpus
+    chargen bench corpus --megabytes 1000 --files 10000 --json
+    """,
+)
+@click.option(
+    "--megabytes",
+    type=click.FloatRange(1, 1e6),
+    default=1000,
+    show_default=True,
+    help="Size of the text that is generated, in millions of bytes; thrice as much room is needed.",
+)
+@click.option("--files", type=click.IntRange(1, 10**6), default=1, show_default=True, help="Files that it is in.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+def bench_corpus(megabytes: float, files: int, as_json: bool) -> None:
+    """Measure how fast a large text is read, what memory training on it takes, and whether steps wait for it."""
+    from chargen.bench import corpus_figures
+
+    found = corpus_figures(megabytes, files)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    more = (found["training_memory"] - found["training_memory_of_1_megabyte"]) / 1e6
+    click.echo(
+        f"{megabytes:,.0f} MB in {files:,} file{'s' * (files > 1)}, {found['characters']:,} characters\n\n"
+        f"reading, on one core   {found['megabytes_per_second']:,.0f} MB/s, {found['reading_memory'] / 1e6:,.0f} MB of "
+        f"memory; again, from the cache, {found['reading_again_seconds']:.1f} s\n"
+        f"training               {found['training_memory'] / 1e6:,.0f} MB of memory, {more:,.0f} MB more than with a "
+        f"text of 1 MB\n"
+        f"a step of 1 x 128      {1e3 * found['step_seconds']:.1f} ms, of which it waits for text "
+        f"{1e3 * found['waiting_seconds']:.2f} ms"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import ExitStack, closing
@@ -95,6 +96,8 @@ def train(
     from chargen.streams import Streams
 
     began = time.monotonic()
+    if values["cache"] is not None:
+        values["cache"] = os.path.abspath(values["cache"])  # noqa: PTH100  # a link keeps its name
     training = configured(TrainConfig, values)
     old = None if parent is None else open_model(parent)
     if resume is None:
