@@ -213,7 +213,7 @@ def chargen_train(settings: Settings) -> None:
 
     def step() -> None:
         nonlocal state, position
-        state, nats, _ = update(*next(source), state, tf.constant(position, tf.int64), tf.constant(2e-3))
+        state, nats, *_ = update(*next(source), state, tf.constant(position, tf.int64), tf.constant(2e-3))
         float(nats)
         position += 1
 

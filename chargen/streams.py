@@ -46,12 +46,15 @@ class Streams:
         self._x = ids[:used].reshape(batch_size, -1)  # (B, k·T), a view
         self._y = ids[1 : used + 1].reshape(batch_size, -1)
 
-    def read(self, position: int) -> Window:
-        """Return the window at ``position``: 0 for the first of the first epoch, and on without end."""
+    def read(self, position: int, rows: slice = slice(None)) -> Window:
+        """Return the window at ``position``: 0 for the first of the first epoch, and on without end.
+
+        Of the other rows than ``rows``, nothing is read.
+        """
         epoch, window = divmod(position, self.windows)
-        segments = (np.arange(self.batch_size) + epoch) % self.batch_size
+        segments = (np.arange(self.batch_size)[rows] + epoch) % self.batch_size
         span = slice(window * self.seq_length, (window + 1) * self.seq_length)
-        begins = np.full(self.batch_size, window == 0) & ((segments == 0) | (epoch == 0))
+        begins = np.full(len(segments), window == 0) & ((segments == 0) | (epoch == 0))
         return Window(self._x[segments, span].astype(np.int32), self._y[segments, span].astype(np.int32), begins)
 
 
@@ -60,11 +63,13 @@ def windows_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:
     return max(0, characters - 1) // (batch_size * seq_length)
 
 
-def fit(characters: int, batch_size: int, seq_length: int, *, shorten: bool = True) -> tuple[int, int]:
+def fit(
+    characters: int, batch_size: int, seq_length: int, *, shorten: bool = True, multiple: int = 1
+) -> tuple[int, int]:
     """Return the largest batch size, up to the given one, that drops at most a twentieth of the text, and the window.
 
-    The window is shortened, to half the text at the most, if it may be and a text is as short as that. ``characters``
-    is the length N of the text, 2 at the least.
+    The batch size is a multiple of ``multiple``, which it is at the least. The window is shortened, to half the text at
+    the most, if it may be and a text is as short as that. ``characters`` is the length N of the text, 2 at the least.
     """
     if shorten:
         seq_length = min(seq_length, max(1, (characters - 1) // 2))
@@ -75,6 +80,6 @@ def fit(characters: int, batch_size: int, seq_length: int, *, shorten: bool = Tr
     fitting = (
         batch
         for batch in range(min(batch_size, (characters - 1) // seq_length), 0, -1)
-        if dropped(batch) * 20 <= characters
+        if batch % multiple == 0 and dropped(batch) * 20 <= characters
     )
-    return next(fitting, 1), seq_length
+    return next(fitting, multiple), seq_length

@@ -1,0 +1,167 @@
+"""Training on several devices or machines: a tf.distribute strategy by its name, and what a training asks of it.
+
+TensorFlow carries everything. Without ``--distribute`` the strategy is its default one, under which a collective of
+one replica is no operation at all; so whatever trains is written once, for any number of replicas.
+
+A replica is a device that computes a share of the batch's rows; a worker is a process, with one replica or, where it
+has several GPUs, more. Replica r of N has rows B·r/N .. B·(r+1)/N, and a worker's replicas follow each other.
+
+What is named a collective here has to be called by all workers, in the same order: a worker waits in it for the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from chargen import ChargenError
+
+PIECE = 2**22  # int32 numbers of what is shared that travel at once: 16 MB
+EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+
+class Place(NamedTuple):
+    """Which of the workers a process is."""
+
+    index: int  # 0 is the chief
+    workers: int
+
+
+ALONE = Place(0, 1)
+
+
+def place(name: str) -> Place:
+    """Return which worker this process is by TF_CONFIG, if it is ``workers`` that train; else the only one.
+
+    Raises ChargenError if TF_CONFIG isn't there or doesn't say it.
+    """
+    if name != "workers":
+        return ALONE
+    if not os.environ.get("TF_CONFIG"):
+        raise ChargenError(
+            "--distribute workers needs the variable TF_CONFIG, in which a launcher such as Kubernetes' training "
+            "operator names all workers and this one; to try it out here: chargen launch --workers 2 -- train"
+        )
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        cluster, kind, index = config["cluster"], config["task"]["type"], int(config["task"]["index"])
+        addresses = {job: [str(address) for address in cluster.get(job, [])] for job in ("chief", "worker")}
+        if kind not in addresses:
+            raise ChargenError(f"TF_CONFIG makes this process a {kind}: chargen has only chief and worker")
+        addresses[kind][index]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ChargenError(f"TF_CONFIG doesn't name the workers and which of them this is: {EXAMPLE} does") from None
+    everyone = addresses["chief"] + addresses["worker"]
+    wrong = [a for a in everyone if not a.rpartition(":")[2].isdigit() or everyone.count(a) > 1]
+    if wrong or index < 0 or len(addresses["chief"]) > 1:
+        problem = f"{wrong[0]} is not an address of one worker's own" if wrong else "there is more than one chief"
+        raise ChargenError(f"TF_CONFIG doesn't name the workers: {problem}; {EXAMPLE} does")
+    return Place(index if kind == "chief" else index + len(addresses["chief"]), len(everyone))
+
+
+def replicas(name: str) -> int:
+    """Return over how many replicas a batch is divided, before there is a strategy. Raises ChargenError as `place`."""
+    devices = 1 if name == "none" else max(1, len(tf.config.list_physical_devices("GPU")))
+    return place(name).workers * devices
+
+
+def strategy(name: str) -> tf.distribute.Strategy:
+    """Return the strategy of a name; for ``workers``, when all of them are there.
+
+    Raises ChargenError if the workers can't be joined, or as `place`.
+    """
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    place(name)
+    communication = tf.distribute.experimental.CommunicationImplementation
+    ring = tf.distribute.experimental.CommunicationOptions(implementation=communication.RING)
+    gpus = tf.config.list_physical_devices("GPU")
+    # Python's own handler of Ctrl-C would only be called when all the others have come.
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=None if gpus else ring)
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise ChargenError(f"the workers can't be joined: {str(error).splitlines()[0]}") from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def whereabouts() -> Place:
+    """Return which worker this process is under the strategy in scope."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    return place("workers" if resolver is not None and resolver.cluster_spec().as_dict() else "none")
+
+
+def share_of(count: int, which: Place) -> slice:
+    """Return the rows of a worker, of so many."""
+    return slice(count * which.index // which.workers, count * (which.index + 1) // which.workers)
+
+
+def spread(values: Any) -> Any:
+    """Return values of this worker's rows, given to its replicas: a nest of arrays whose first axis is the rows."""
+    here = tf.distribute.get_strategy()
+    own = here.num_replicas_in_sync // whereabouts().workers
+
+    def distributed(array: Any) -> Any:
+        def part(context: Any) -> tf.Tensor:
+            return tf.constant(array[share_of(len(array), Place(context.replica_id_in_sync_group % own, own))])
+
+        return here.experimental_distribute_values_from_function(part)
+
+    return tf.nest.map_structure(lambda array: None if array is None else distributed(array), values)
+
+
+def gather(values: Any) -> Any:
+    """Return all replicas' values, one's rows after the other's, from a nest of such values. A collective."""
+    here = tf.distribute.get_strategy()
+    return tf.nest.map_structure(lambda value: here.gather(value, axis=0), values)
+
+
+def total(numbers: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return the sum over all workers of an array of the same shape and type in each; all get the same. A collective."""
+    here = tf.distribute.get_strategy()
+    own = here.num_replicas_in_sync // whereabouts().workers
+    array = np.asarray(numbers)
+
+    def part(context: Any) -> tf.Tensor:
+        return tf.constant(array if context.replica_id_in_sync_group % own == 0 else np.zeros_like(array))
+
+    return np.array(here.reduce("SUM", here.experimental_distribute_values_from_function(part), axis=None))
+
+
+def share(data: bytes) -> bytes:
+    """Return the chief's bytes, whatever the others give. A collective."""
+    chief = whereabouts().index == 0
+    length = int(total(np.int64(len(data) if chief else 0)))
+    numbers = np.zeros(-(-length // 4), np.int32)
+    if chief:
+        numbers.view(np.uint8)[:length] = np.frombuffer(data, np.uint8)
+    pieces = [total(numbers[start : start + PIECE]) for start in range(0, len(numbers), PIECE)]
+    return b"".join(piece.tobytes() for piece in pieces)[:length]
+
+
+@contextmanager
+def together(advice: str) -> Iterator[None]:
+    """While entered, a ChargenError with this advice is what comes of another worker's end, whatever TensorFlow raises.
+
+    A killed worker's connections are closed, which the others see at once; one that hangs or is cut off sends no
+    heartbeats any more, which they see after some 20 seconds.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+        gone += (tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError)
+        if whereabouts().workers == 1 or not (isinstance(error, gone) or "ollective" in str(error)):
+            raise
+        raise ChargenError(f"a worker is gone, what it said last tells why: {advice}") from None
