@@ -16,6 +16,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,15 +25,24 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from chargen import ChargenError
+from chargen.run import CHECKPOINT, CONFIG, CORPUS, METRICS, Run
 
 PIECE = 2**22  # int32 numbers of what is shared that travel at once: 16 MB
+GONE = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
 EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
 class Place(NamedTuple):
     """Which of the workers a process is."""
 
-    index: int  # 0 is the chief
+    number: int  # 0 is the chief
     workers: int
 
 
@@ -104,7 +115,7 @@ def whereabouts() -> Place:
 
 def share_of(count: int, which: Place) -> slice:
     """Return the rows of a worker, of so many."""
-    return slice(count * which.index // which.workers, count * (which.index + 1) // which.workers)
+    return slice(count * which.number // which.workers, count * (which.number + 1) // which.workers)
 
 
 def spread(values: Any) -> Any:
@@ -128,7 +139,7 @@ def gather(values: Any) -> Any:
 
 
 def total(numbers: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return the sum over all workers of an array of the same shape and type in each; all get the same. A collective."""
+    """Return the sum over all workers of an array, of the same shape and type in each. A collective."""
     here = tf.distribute.get_strategy()
     own = here.num_replicas_in_sync // whereabouts().workers
     array = np.asarray(numbers)
@@ -141,7 +152,7 @@ def total(numbers: npt.ArrayLike) -> npt.NDArray[Any]:
 
 def share(data: bytes) -> bytes:
     """Return the chief's bytes, whatever the others give. A collective."""
-    chief = whereabouts().index == 0
+    chief = whereabouts().number == 0
     length = int(total(np.int64(len(data) if chief else 0)))
     numbers = np.zeros(-(-length // 4), np.int32)
     if chief:
@@ -150,18 +161,34 @@ def share(data: bytes) -> bytes:
     return b"".join(piece.tobytes() for piece in pieces)[:length]
 
 
-@contextmanager
-def together(advice: str) -> Iterator[None]:
-    """While entered, a ChargenError with this advice is what comes of another worker's end, whatever TensorFlow raises.
+def same_run(run: Run | None, folder: Path) -> tuple[Run, Path]:
+    """Return the chief's run for it to be trained here, and the chief's path of it. A collective.
 
-    A killed worker's connections are closed, which the others see at once; one that hangs or is cut off sends no
-    heartbeats any more, which they see after some 20 seconds.
+    The chief gives the run, which is returned. All others give None, and get a copy of what training needs of it, in
+    ``folder``.
+    """
+    if run is not None and whereabouts().workers == 1:
+        return run, run.path
+    given = b"" if run is None else str(run.path).encode()
+    path = Path(share(given).decode())
+    for name in (CONFIG, METRICS, CHECKPOINT, CORPUS):
+        data = share(run.path.joinpath(name).read_bytes() if run and (run.path / name).exists() else b"")
+        if run is None and data:
+            (folder / name).write_bytes(data)
+    return run or Run(folder), path
+
+
+@contextmanager
+def together(run: Path | None = None) -> Iterator[None]:
+    """While entered, another worker's end is a ChargenError that tells how to go on, whatever TensorFlow makes of it.
+
+    A killed worker's connections are closed, which the others see at once; of one that hangs or is cut off no heartbeat
+    comes any more, which they see after 10 to 20 seconds.
     """
     try:
         yield
-    except tf.errors.OpError as error:
-        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-        gone += (tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError)
-        if whereabouts().workers == 1 or not (isinstance(error, gone) or "ollective" in str(error)):
+    except GONE as error:
+        if "ollective" not in str(error):
             raise
-        raise ChargenError(f"a worker is gone, what it said last tells why: {advice}") from None
+        with_ = f" with chargen train --resume {quote(str(run))}" if run else ""
+        raise ChargenError(f"a worker is gone, its own last words tell why: start all workers again{with_}") from None

@@ -34,7 +34,9 @@ MEASURED_SECONDS = 0.2
 def plan(
     corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collection[str], speed: float, replicas: int = 1
 ) -> RunConfig:
-    """Return the configuration of a new run on a corpus, on so many machines of the speed that `machine` measures.
+    """Return the configuration of a new run on a corpus, whose batches are divided among so many replicas.
+
+    ``speed`` is what `machine` measures, of all of them together.
 
     Its execution is still to be chosen, by `unroll.choose`; the step where it ends is still to be measured, if minutes
     were given. What is in ``asked`` is left as it is. The rest follows `sizes`; then batch size and window are made
@@ -44,7 +46,7 @@ def plan(
     characters = len(corpus.split(train.validation)[0])
     if train.minutes is train.epochs is train.steps is None:
         train = replace(train, minutes=MINUTES)
-    chosen = sizes(characters, len(corpus.vocabulary), train, speed * replicas)
+    chosen = sizes(characters, len(corpus.vocabulary), train, speed)
     model = replace(model, **{n: v for n, v in chosen.items() if hasattr(model, n) and n not in asked})
     train = replace(train, **{n: v for n, v in chosen.items() if hasattr(train, n) and n not in asked})
     batch_size, seq_length = train.batch_size, train.seq_length
@@ -54,7 +56,10 @@ def plan(
     elif "seq_length" not in asked:
         seq_length = max(1, min(seq_length, (characters - 1) // batch_size))
     train = replace(train, batch_size=batch_size, seq_length=seq_length)
-    divide(batch_size, replicas)
+    if batch_size % replicas:
+        less = batch_size // replicas * replicas
+        would = f"{less} or {less + replicas}" if less else f"{replicas}"
+        raise ChargenError(f"--batch-size {batch_size} can't be divided among {replicas} workers: {would} would")
     return RunConfig(
         model=model,
         train=train,
@@ -66,15 +71,6 @@ def plan(
         characters=len(corpus.ids),
         sha256=corpus.sha256,
     )
-
-
-def divide(batch_size: int, replicas: int) -> int:
-    """Return how many rows each replica has. Raises ChargenError, with sizes that do, if they don't have as many."""
-    rows, rest = divmod(batch_size, replicas)
-    if rest:
-        would = " or ".join(f"{(rows + more) * replicas:,}" for more in (0, 1) if rows + more)
-        raise ChargenError(f"--batch-size {batch_size} can't be divided among {replicas} workers: {would} would")
-    return rows
 
 
 def machine(train: TrainConfig) -> float:

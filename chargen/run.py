@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
@@ -26,6 +26,7 @@ from chargen.vocabulary import Vocabulary
 FORMAT = 1  # of config.json
 RUNS = Path("runs")
 CONFIG, MODEL, CHECKPOINT = "config.json", "model.safetensors", "checkpoint.safetensors"
+METRICS, CORPUS = "metrics.jsonl", "corpus.safetensors"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             if STANDARD_INPUT in corpus.files:
                 header = {"vocabulary": corpus.vocabulary.characters}
-                write_arrays(folder / "corpus.safetensors", {"ids": corpus.ids}, header)
+                write_arrays(folder / CORPUS, {"ids": corpus.ids}, header)
             write_beside(folder / CONFIG, _json(config.to_json()))
             if folder != target:
                 folder.replace(target)
@@ -131,6 +132,13 @@ class Run:
                 raise
             raise ChargenError(f"{target} can't be made: {error.strerror}; name another folder with --run") from None
         return cls(target)
+
+    def discard(self) -> None:
+        """Remove a run that was just made, before anything was trained."""
+        for name in (CONFIG, CORPUS):
+            self.path.joinpath(name).unlink(missing_ok=True)
+        with suppress(OSError):  # whatever else is there is somebody's
+            self.path.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -178,7 +186,7 @@ class Run:
         return corpus
 
     def _kept_corpus(self) -> Corpus:
-        arrays, header = read_arrays(self.path / "corpus.safetensors")
+        arrays, header = read_arrays(self.path / CORPUS)
         if "ids" not in arrays or "vocabulary" not in header:
             raise ChargenError(f"{self.path / 'corpus.safetensors'} is damaged: train again from the text")
         ids, vocabulary = arrays["ids"], Vocabulary(header["vocabulary"])
@@ -218,7 +226,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records of the validations so far, oldest first."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         try:
             lines = path.read_text("utf-8").splitlines() if path.exists() else []
             return [{**json.loads(line), "step": int(json.loads(line)["step"])} for line in lines]
@@ -229,7 +237,7 @@ class Run:
 
     def write_metrics(self, records: Iterable[dict[str, Any]]) -> None:
         """Replace the records of the validations."""
-        write_beside(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
+        write_beside(self.path / METRICS, "".join(json.dumps(r) + "\n" for r in records).encode())
 
 
 def newest(folder: Path = RUNS) -> Path:
@@ -239,7 +247,7 @@ def newest(folder: Path = RUNS) -> Path:
         raise ChargenError("there is no run here yet: make one with `chargen train book.txt`")
 
     def written(config: Path) -> float:
-        files = (config.parent / name for name in (config.name, "metrics.jsonl", MODEL, CHECKPOINT))
+        files = (config.parent / name for name in (config.name, METRICS, MODEL, CHECKPOINT))
         return max(file.stat().st_mtime for file in files if file.exists())
 
     return max(configs, key=written).parent

@@ -111,14 +111,14 @@ def train(
     adam = Adam(model.named_weights(), settings.clip_norm)
     update = compile_step(model, adam, settings)
     here = whereabouts()
-    chief, rows = here.index == 0, share_of(settings.batch_size, here)
+    chief, rows = here.number == 0, share_of(settings.batch_size, here)
     evaluate = in_order(model, here)
     summary = {"text": config.name, "characters": config.characters, "sha256": config.sha256, "chargen": __version__}
     window_size = streams.batch_size * streams.seq_length
 
     state, progress = spread(model.zero_state(rows.stop - rows.start)), Progress()
-    # The last update's sum of nats, whether it was made, and its wishes: looked at one step late, so that the host never
-    # waits for the step that is running.
+    # The last update's sum of nats, whether it was made, and its wishes: looked at one step late, so that the host
+    # never waits for the step that is running.
     pending: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
     lap = saved = time.monotonic()
     metrics: list[dict[str, Any]] = []

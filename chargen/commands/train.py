@@ -9,17 +9,19 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
 
+from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
     from chargen.corpus import Corpus
     from chargen.model import CharLM
-    from chargen.run import Run
+    from chargen.run import Run, RunConfig
     from chargen.streams import Streams
     from chargen.train import Validation
     from chargen.vocabulary import Ids, Vocabulary
@@ -66,64 +68,129 @@ def train(ctx: click.Context, /, files: tuple[str, ...], run: Path | None, resum
     refused = sorted(f"--{name.replace('_', '-')}" for name in asked - RESUMABLE)
     if resume is not None and refused:
         raise click.UsageError(f"{', '.join(refused)} can't be changed on --resume: the run keeps its own")
-    from chargen import corpus, plan
-    from chargen.run import Run, newest
+    from chargen.run import Run
     from chargen.streams import Streams
 
     began = time.monotonic()
-    training = configured(TrainConfig, values)
-    if resume is None:
-        text = corpus.read(files, training.encoding)
-        speed = plan.machine(training)
-        config = plan.plan(text, configured(ModelConfig, values), training, asked, speed)
-    else:
-        opened = Run(Path(resume) if resume else newest())
-        text = opened.corpus(files)
-        config = plan.resume(opened, text, training, asked)
-        if files and corpus.STANDARD_INPUT not in files:
-            config = replace(config, files=text.files)
+    training, shape = configured(TrainConfig, values), configured(ModelConfig, values)
+    chief, replicas = machines(training.distribute)
+    # The chief decides all there is to decide; the others get it with the run.
+    chosen = decide(files, resume, shape, training, asked, replicas) if chief else None
+    opened, reason = None, "as the run began"
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        ids, validation = text.split(config.train.validation)
-        streams = Streams(ids, config.train.batch_size, config.train.seq_length)
         with quiet():
+            from chargen import distribute
             from chargen.model import CharLM
             from chargen.unroll import choose, set_threads
 
-            reason = "as the run began"
-            if resume is None:
-                execution, reason = choose(config.model, config.train)
-                config = replace(config, execution=execution)
-            set_threads(config.execution)
-            model = CharLM(len(text.vocabulary), config.model, config.train.random_seed, config.execution)
-        if resume is None:
-            opened = Run.create(run, config, text)
-        stack.enter_context(opened.lock())
-        if resume is not None:
+            if chosen is None:  # the threads are a worker's own
+                execution, reason = choose(shape, training, replicas)[0], "as the chief chose"
+            elif chosen.run is None:
+                execution, reason = choose(chosen.config.model, chosen.config.train, replicas)
+            else:
+                execution = chosen.config.execution
+            set_threads(execution)
+        if chosen is not None:
+            config = replace(chosen.config, execution=execution)
+            opened = chosen.run or Run.create(run, config, chosen.text)
+            stack.enter_context(opened.lock())
             opened.reconfigure(config)
-        why = "" if resume is not None or "units" in asked else plan.reason(config, len(text.vocabulary), speed)
-        show_plan(opened, text, streams, reason, why)
+        with quiet():
+            stack.enter_context(distribute.strategy(training.distribute).scope())
+        with distribute.together():
+            copy = Path(stack.enter_context(TemporaryDirectory(prefix="chargen-")))
+            opened, path = distribute.same_run(opened, copy)
+        stack.enter_context(distribute.together(path))
+        config = opened.config
+        text = chosen.text if chosen else same_text(opened, files)
+        ids, validation = text.split(config.train.validation)
+        streams = Streams(ids, config.train.batch_size, config.train.seq_length)
+        try:
+            with quiet():
+                model = CharLM(len(text.vocabulary), config.model, config.train.random_seed, config.execution)
+        except ChargenError:
+            if resume is None:
+                opened.discard()
+            raise
+        show_plan(path, config, text, streams, reason, chosen.why if chosen else "")
         finished = show_training(model, opened, text, streams, validation, stop, began)
-    path = quote(str(opened.path))
+    told = quote(str(path))
     if finished:
-        click.echo(f'done; write with: chargen sample --model {path} --seed "The"')
+        click.echo(f'done; write with: chargen sample --model {told} --seed "The"')
     else:
-        click.echo(f"stopped; go on with: chargen train --resume {path}")
+        click.echo(f"stopped; go on with: chargen train --resume {told}")
     if stop.signal:
         ctx.exit(128 + stop.signal)
 
 
-def show_plan(run: Run, corpus: Corpus, streams: Streams, reason: str, why: str) -> None:
+class Chosen(NamedTuple):
+    """What the chief has decided."""
+
+    run: Run | None  # that is to go on; a new one is still to be made
+    config: RunConfig
+    text: Corpus
+    why: str  # it has the sizes it has
+
+
+def machines(distribute: str) -> tuple[bool, int]:
+    """Return whether this process is the chief, and over how many replicas each batch is divided."""
+    if distribute == "none":
+        return True, 1
+    with quiet():
+        from chargen.distribute import place, replicas
+
+        return place(distribute).number == 0, replicas(distribute)
+
+
+def decide(
+    files: tuple[str, ...],
+    resume: str | None,
+    shape: ModelConfig,
+    training: TrainConfig,
+    asked: set[str],
+    replicas: int,
+) -> Chosen:
+    """Plan a new run, or how an old one goes on."""
+    from chargen import corpus, plan
+    from chargen.run import Run, newest
+    from chargen.streams import Streams
+
+    if resume is not None:
+        run = Run(Path(resume) if resume else newest())
+        text = run.corpus(files)
+        config = plan.resume(run, text, training, asked, replicas)
+        if files and corpus.STANDARD_INPUT not in files:
+            config = replace(config, files=text.files)
+        return Chosen(run, config, text, "")
+    text = corpus.read(files, training.encoding)
+    speed = replicas * plan.machine(training)
+    config = plan.plan(text, shape, training, asked, speed, replicas)
+    ids, _ = text.split(config.train.validation)
+    Streams(ids, config.train.batch_size, config.train.seq_length)  # refuses a text that is too short
+    return Chosen(None, config, text, "" if "units" in asked else plan.reason(config, len(text.vocabulary), speed))
+
+
+def same_text(run: Run, files: tuple[str, ...]) -> Corpus:
+    """Return the text of the chief's run, as a worker finds it, in ``files`` if it is there that it has it."""
+    from chargen.corpus import STANDARD_INPUT
+
+    try:
+        return run.corpus(() if STANDARD_INPUT in files else files)
+    except ChargenError as error:
+        raise ChargenError(f"this worker hasn't got the chief's text: {error}") from None
+
+
+def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, reason: str, why: str) -> None:
     """Say what was read, what was chosen, and what will be done."""
     from chargen.modelfile import weight_shapes
 
-    model, training, execution = run.config.model, run.config.train, run.config.execution
+    model, training, execution = config.model, config.train, config.execution
     held_out = len(corpus.split(training.validation)[1])
     parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
     for note in corpus.notes:
         click.echo(note)
-    stop = run.config.stop
-    length = f"{training.minutes} minutes" if stop is None else f"{stop - run.config.start:,} steps"
+    length = f"{training.minutes} minutes" if config.stop is None else f"{config.stop - config.start:,} steps"
     lines = {
         "text": f"{corpus.name}: {len(corpus.ids):,} characters, {len(corpus.vocabulary)} distinct; "
         f"the last {held_out:,} are for validation",
@@ -134,7 +201,7 @@ def show_plan(run: Run, corpus: Corpus, streams: Streams, reason: str, why: str)
         "recipe": f"learning rate {training.learning_rate:g}, dropout {training.dropout:g}, "
         f"weight drop {training.weight_drop:g}",
         "computing": f"{execution.precision} by {UNROLLS[execution.unroll]}, {execution.threads} threads ({reason})",
-        "run": str(run.path),
+        "run": str(path),
     }
     for title, line in lines.items():
         if line:
@@ -164,7 +231,8 @@ def show_training(
         disable=None,  # where standard error is no terminal
         leave=False,
     )
-    with bar, closing(train(model, corpus.vocabulary, streams, validation, run, began)) as records:
+    training = train(model, corpus.vocabulary, streams, validation, run, began, lambda: bool(stop.signal))
+    with bar, closing(training) as records:
         for record in records:
             if isinstance(record, Step):
                 if not bar.n:
@@ -191,8 +259,6 @@ def show_training(
                     file=sys.stdout,
                 )
             sys.stdout.flush()
-            if stop.signal:
-                break
     checkpoint = run.checkpoint()
     return checkpoint is not None and run.finished(Progress.of(checkpoint))
 
