@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -97,14 +97,15 @@ def strategy(name: str) -> tf.distribute.Strategy:
     communication = tf.distribute.experimental.CommunicationImplementation
     ring = tf.distribute.experimental.CommunicationOptions(implementation=communication.RING)
     gpus = tf.config.list_physical_devices("GPU")
-    # Python's own handler of Ctrl-C would only be called when all the others have come.
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Handlers in Python would only be called when all the others have come.
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=None if gpus else ring)
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise ChargenError(f"the workers can't be joined: {str(error).splitlines()[0]}") from None
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def whereabouts() -> Place:
@@ -132,10 +133,20 @@ def spread(values: Any) -> Any:
     return tf.nest.map_structure(lambda array: None if array is None else distributed(array), values)
 
 
-def gather(values: Any) -> Any:
-    """Return all replicas' values, one's rows after the other's, from a nest of such values. A collective."""
+def gatherer() -> Callable[[Any], Any]:
+    """Return a compiled function from a nest of values of each replica's rows to those of all rows. A collective."""
     here = tf.distribute.get_strategy()
-    return tf.nest.map_structure(lambda value: here.gather(value, axis=0), values)
+
+    def together(values: Any) -> Any:
+        # The identity's as an argument has no device, which is where TensorFlow would put the outcome.
+        return tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, values), axis=0)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def gather(values: Any) -> Any:
+        everything = here.run(together, (values,))
+        return tf.nest.map_structure(lambda value: here.experimental_local_results(value)[0], everything)
+
+    return gather  # type: ignore[no-any-return]
 
 
 def total(numbers: npt.ArrayLike) -> npt.NDArray[Any]:

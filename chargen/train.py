@@ -21,7 +21,7 @@ import tensorflow as tf
 from chargen import ChargenError, __version__
 from chargen.bits import bits
 from chargen.config import TrainConfig
-from chargen.distribute import gather, share, share_of, spread, total, whereabouts
+from chargen.distribute import gatherer, share, share_of, spread, total, whereabouts
 from chargen.evaluate import in_order
 from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import Checkpoint, ModelFile
@@ -112,7 +112,7 @@ def train(
     update = compile_step(model, adam, settings)
     here = whereabouts()
     chief, rows = here.number == 0, share_of(settings.batch_size, here)
-    evaluate = in_order(model, here)
+    evaluate, gather = in_order(model, here), gatherer()
     summary = {"text": config.name, "characters": config.characters, "sha256": config.sha256, "chargen": __version__}
     window_size = streams.batch_size * streams.seq_length
 

@@ -20,7 +20,7 @@ from chargen import ChargenError
 from chargen.commands.train import train
 from chargen.shell import Command, Stop
 
-PATIENCE = 10  # seconds that the others have to end, once a worker has failed
+PATIENCE = 10  # seconds that the others have to end, once a worker has failed, before they are killed
 POLL = 0.05
 
 
@@ -134,26 +134,25 @@ def watch(workers: Sequence[subprocess.Popen[bytes]], stop: Stop) -> int | None:
     told, failed, deadline = False, None, 0.0
     while any(process.poll() is None for process in workers):
         time.sleep(POLL)
-        codes = [process.poll() for process in workers]
         if stop.signal and not told:
-            told = send(workers, stop.signal)
-        if failed is None:
-            wrong = [n for n, code in enumerate(codes) if code not in (None, 0, 128 + stop.signal)]
-            if wrong:
-                failed = min(wrong, key=lambda n: codes[n] or 0)  # one that was killed, rather than one that noticed
-                deadline = time.monotonic() + PATIENCE
-                send(workers, signal.SIGTERM)
-        elif time.monotonic() > deadline:
-            send(workers, signal.SIGKILL)
+            told = True
+            send(workers, stop.signal)
+        codes = [process.poll() or 0 for process in workers]
+        wrong = [n for n, code in enumerate(codes) if code not in (0, 128 + stop.signal)]
+        if wrong and failed is None:
+            failed, deadline = min(wrong, key=lambda n: codes[n]), time.monotonic() + PATIENCE  # a killed one first
+        if failed is not None:
+            # Again and again, as the first signal only stops a worker after the step it is at, which may never end.
+            send(workers, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+            time.sleep(1 if time.monotonic() < deadline else 0)
     return failed
 
 
-def send(workers: Sequence[subprocess.Popen[bytes]], number: int) -> bool:
-    """Send a signal to the workers that are still there; return True."""
+def send(workers: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    """Send a signal to the workers that are still there."""
     for process in workers:
         if process.poll() is None:
             process.send_signal(number)
-    return True
 
 
 def failure(number: int, code: int, folder: Path) -> str:

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
 from chargen.shell import UNROLLS, Command, Stop, configured, options, quiet
 
-RESUMABLE = {"resume", "files", "minutes", "epochs", "steps", "patience"}  # what --resume can be given beside it
+RESUMABLE = {
+    "resume",
+    "files",
+    "minutes",
+    "epochs",
+    "steps",
+    "patience",
+    "distribute",
+}  # what --resume can be given beside it
 TASTE = 96  # characters written at each validation
 
 
