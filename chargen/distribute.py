@@ -102,7 +102,12 @@ def strategy(name: str) -> tf.distribute.Strategy:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=None if gpus else ring)
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise ChargenError(f"the workers can't be joined: {str(error).splitlines()[0]}") from None
+        own = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        address = own.cluster_spec().task_address(own.task_type, own.task_id)
+        raise ChargenError(
+            f"this worker, {address}, can't join the others: {str(error).splitlines()[0]}; is the address its own, "
+            "and the port free?"
+        ) from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

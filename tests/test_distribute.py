@@ -9,24 +9,42 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from chargen import ChargenError
 from chargen.commands.launch import places
+from chargen.commands.train import train as train_command
 from chargen.config import ModelConfig, TrainConfig
 from chargen.corpus import read
 from chargen.distribute import Place, place, share, share_of, spread, total
+from chargen.model import CharLM
 from chargen.modelfile import Checkpoint
 from chargen.plan import plan
 from chargen.run import Run
+from chargen.shell import configured
 from chargen.streams import Streams
+from chargen.train import train
+from chargen.unroll import choose
 from tests.conftest import chargen, command
 
-SIZES = ["--units", "12", "--embedding", "6", "--batch-size", "6", "--seq-length", "8", "--precision", "float32"]
+SIZES = [
+    "--units",
+    "12",
+    "--embedding",
+    "6",
+    "--batch-size",
+    "6",
+    "--seq-length",
+    "8",
+    "--precision",
+    "float32",
+    "--threads",
+    "1",
+]
 MASKED = ["--layers", "2", "--dropout", "0.3", "--weight-drop", "0.2", "--validation", "0.3"]
 
 
@@ -39,10 +57,10 @@ def step(run):
     return Checkpoint.read(run / "checkpoint.safetensors").summary["step"]
 
 
-def near(a, b):
+def near(a, b, tolerance=2e-4):
     assert a.keys() == b.keys()
     for name, array in a.items():
-        np.testing.assert_allclose(array, b[name], rtol=0, atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(array, b[name], rtol=0, atol=tolerance, err_msg=name)
 
 
 def launched(workers, *words, cwd):
@@ -67,6 +85,33 @@ def by_hand(workers, *words, cwd, others=None):
         yield started
 
 
+def config_of(corpus, words):
+    """What the command would make of these options."""
+    with train_command.make_context("train", list(words)) as context:
+        values = context.params
+    asked = {name for name, value in values.items() if value is not None}
+    model, training = configured(ModelConfig, values), configured(TrainConfig, values)
+    config = plan(corpus, model, training, asked, 1e11)
+    return replace(config, execution=choose(config.model, config.train)[0])
+
+
+def again(folder, name):
+    """A new run with the configuration of the run named one."""
+    return Run.create(folder / name, Run(folder / "one").config, read([str(folder / "book.txt")]))
+
+
+def some_steps(run, last=None):
+    """Train in this process until a step is made, or to the end; a checkpoint is left."""
+    config, corpus = run.config, run.corpus()
+    ids, validation = corpus.split(config.train.validation)
+    model = CharLM(len(corpus.vocabulary), config.model, config.train.random_seed, config.execution)
+    streams = Streams(ids, config.train.batch_size, config.train.seq_length)
+    with closing(train(model, corpus.vocabulary, streams, validation, run)) as records:
+        for record in records:
+            if getattr(record, "step", 0) == last:
+                break
+
+
 def until(condition, processes, seconds=90):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -77,11 +122,11 @@ def until(condition, processes, seconds=90):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, text):
-    """Fifty steps of one process, and its folder."""
+    """A folder with fifty steps of one process in it."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "book.txt").write_text(text, "utf-8")
-    done = chargen("train", "book.txt", *SIZES, *MASKED, "--steps", "50", "--run", "one", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    corpus = read([str(folder / "book.txt")])
+    some_steps(Run.create(folder / "one", config_of(corpus, [*SIZES, *MASKED, "--steps", "50"]), corpus))
     return folder
 
 
@@ -103,79 +148,59 @@ def test_three_workers_equal_one_within_tolerance_and_each_other_to_the_bit(alon
 
 
 @pytest.mark.xdist_group("alone")
-def test_a_run_of_one_process_goes_on_with_two_and_the_other_way_round(alone):
-    words = ["book.txt", *SIZES, *MASKED, "--steps", "25"]
-    assert chargen("train", *words, "--run", "mixed", cwd=alone).returncode == 0
-    done = launched(2, "--resume", "mixed", "--steps", "25", cwd=alone)
+def test_a_run_of_one_process_goes_on_with_two(alone):
+    run = again(alone, "mixed")
+    some_steps(run, 20)
+    done = launched(2, "--resume", "mixed", cwd=alone)
     assert done.returncode == 0, done.stderr
-    assert chargen("train", "--resume", "mixed", "--steps", "25", cwd=alone).returncode == 0
-    same = ["train", "--resume", "whole", "--steps", "25"]
-    assert chargen("train", *words, "--run", "whole", cwd=alone).returncode == 0
-    assert chargen(*same, cwd=alone).returncode == chargen(*same, cwd=alone).returncode == 0
-    near(arrays(alone / "mixed"), arrays(alone / "whole"))
+    assert step(run.path) == 50
+    near(arrays(run.path), arrays(alone / "one"))
 
 
 def test_killing_one_of_three_ends_all_with_how_to_go_on_and_loses_only_the_steps_since(here):
-    words, moments, reached = ["book.txt", *SIZES, "--validation", "0.05", "--steps", "800"], random.Random(5), 0
-    whole = launched(3, *words, "--run", "whole", cwd=here)
-    assert whole.returncode == 0, whole.stderr
-    killed, words = here / "killed", [*words, "--run", "killed"]
-    for _ in range(2):
-        with by_hand(3, *words, cwd=here) as workers:
-            until(lambda: (killed / "checkpoint.safetensors").exists() and step(killed) > reached, workers)  # noqa: B023
-            time.sleep(moments.uniform(0, 1))
-            workers.pop(moments.randrange(3)).kill()
-            moment = time.monotonic()
-            for worker in workers:
-                _, err = worker.communicate(timeout=60)
-                assert worker.returncode == 1
-                assert err.count(b"\n") == 1
-                assert b"a worker is gone" in err
-                assert err.endswith(b"start all workers again with chargen train --resume killed\n")
-            assert time.monotonic() - moment < 60
-        assert step(killed) > reached
-        reached, words = step(killed), ["--resume", "killed"]
-    assert reached < 800
-    done = launched(3, "--resume", "killed", cwd=here)
-    assert done.returncode == 0, done.stderr
-    ended, never = arrays(killed), arrays(here / "whole")
-    assert all((array == never[name]).all() for name, array in ended.items())
-    assert [r["validation_bpc"] for r in Run(killed).metrics()] == [
-        r["validation_bpc"] for r in Run(here / "whole").metrics()
-    ]
+    words, run = [*SIZES, "--validation", "0.05", "--steps", "400"], here / "killed"
+    with by_hand(3, "book.txt", *words, "--run", "killed", cwd=here) as workers:
+        until(lambda: (run / "checkpoint.safetensors").exists() and step(run) > 0, workers)
+        time.sleep(random.uniform(0, 1))
+        workers.pop(random.randrange(3)).kill()
+        moment = time.monotonic()
+        for worker in workers:
+            _, err = worker.communicate(timeout=60)
+            assert worker.returncode == 1
+            assert err.count(b"\n") == 1
+            assert b"a worker is gone" in err
+            assert err.endswith(b"start all workers again with chargen train --resume killed\n")
+        assert time.monotonic() - moment < 60
+    assert 0 < step(run) < 400
+    some_steps(Run(run))
+    corpus = read(["book.txt"])
+    never = Run.create(here / "never", config_of(corpus, words), corpus)
+    some_steps(never)
+    near(arrays(run), arrays(never.path), 5e-3)
+    assert [record["step"] for record in Run(run).metrics()] == [record["step"] for record in never.metrics()]
 
 
-def test_ctrl_c_stops_all_workers_together_with_a_checkpoint_that_any_number_goes_on_from(here):
-    words = ["launch", "--workers", "2", "--logs", "logs", "--", "train", "book.txt", *SIZES, "--minutes", "10"]
-    launcher = subprocess.Popen(command(*words), cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    until(lambda: list((here / "runs").glob("book/metrics.jsonl")), [launcher])
-    time.sleep(0.5)
-    launcher.send_signal(signal.SIGINT)
-    out, err = launcher.communicate(timeout=60)
-    assert launcher.returncode == 130, err
+def test_ctrl_c_stops_all_workers_together_and_what_the_chief_read_and_planned_is_everybodys(here, text):
+    words = ["launch", "--workers", "2", "--logs", "logs", "--", "train", "-", *SIZES, "--minutes", "0.5", "--run", "r"]
+    with subprocess.Popen(
+        command(*words), cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as launcher:
+        launcher.stdin.write(text.encode())
+        launcher.stdin.close()
+        launcher.stdin = None
+        until(lambda: (here / "r" / "config.json").exists() and Run(here / "r").config.stop, [launcher])
+        launcher.send_signal(signal.SIGINT)
+        out, err = launcher.communicate(timeout=60)
+        assert launcher.returncode == 130, err
     assert err == b""
-    assert out.decode().endswith("stopped; go on with: chargen train --resume runs/book\n")
-    (other,) = (here / "logs").iterdir()
-    assert other.read_text().endswith("stopped; go on with: chargen train --resume runs/book\n")
-    assert step(here / "runs" / "book") > 0
-
-
-def test_the_minutes_become_the_chiefs_number_of_steps_for_all(here):
-    done = launched(2, "book.txt", *SIZES, "--minutes", "0.08", "--run", "run", cwd=here)
-    assert done.returncode == 0, done.stderr
-    (logs,) = re.findall(r"say is in (\S+)", done.stdout)
-    told = [
-        re.findall(r"time .*: ([\d,]+) steps", text) for text in (done.stdout, Path(logs, "worker-1.log").read_text())
-    ]
-    assert told[0] == told[1] != []
-    assert Run(here / "run").config.stop == step(here / "run") == int(told[0][0].replace(",", ""))
-
-
-def test_workers_read_standard_input_by_way_of_the_chief(here, text):
-    words = ["launch", "--workers", "2", "--", "train", "-", *SIZES, "--steps", "12", "--run", "piped"]
-    done = chargen(*words, cwd=here, stdin=text.encode())
-    assert done.returncode == 0, done.stderr
-    assert step(here / "piped") == 12
+    said = [out.decode(), (here / "logs" / "worker-1.log").read_text()]
+    assert all(words.endswith("stopped; go on with: chargen train --resume r\n") for words in said)
+    planned = [re.findall(r"time .*: ([\d,]+) steps", words) for words in said]
+    assert planned[0] == planned[1] == [f"{Run(here / 'r').config.stop:,}"]
+    stopped_at = step(here / "r")
+    assert stopped_at > 0
+    some_steps(Run(here / "r"), stopped_at + 5)
+    assert step(here / "r") == stopped_at + 5
 
 
 def test_a_worker_with_another_text_says_so_in_a_line(here):
@@ -212,8 +237,10 @@ from pathlib import Path
 from chargen.corpus import read
 from chargen.model import CharLM
 from chargen.run import Run
+from chargen.shell import configured
 from chargen.streams import Streams
 from chargen.train import train
+from chargen.unroll import choose
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -232,7 +259,7 @@ with strategy.scope():
 @pytest.mark.xdist_group("alone")
 def test_two_devices_of_one_process_equal_one(alone):
     """Processors in place of the GPUs that --distribute mirrored is for."""
-    run = Run.create(alone / "mirrored", Run(alone / "one").config, read([str(alone / "book.txt")]))
+    run = again(alone, "mirrored")
     done = subprocess.run(
         [sys.executable, "-c", MIRRORED, str(run.path)], cwd=alone, capture_output=True, timeout=120, check=False
     )
