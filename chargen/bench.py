@@ -215,7 +215,7 @@ def chargen_train(settings: Settings) -> None:
 
     def step() -> None:
         nonlocal state, position
-        state, nats, _ = update(*next(source), state, tf.constant(position, tf.int64), tf.constant(2e-3))
+        state, nats, *_ = update(*next(source), state, tf.constant(position, tf.int64), tf.constant(2e-3))
         float(nats)
         position += 1
 
@@ -474,7 +474,7 @@ def corpus_steps(settings: Settings) -> None:
         began = time.perf_counter()
         window = next(windows)
         waiting += time.perf_counter() - began
-        state, nats, _ = update(*window, state, tf.constant(max(position, 0), tf.int64), tf.constant(2e-3))
+        state, nats, *_ = update(*window, state, tf.constant(max(position, 0), tf.int64), tf.constant(2e-3))
         float(nats)
     windows.close()
     print(json.dumps({"step_seconds": (time.perf_counter() - started) / steps, "waiting_seconds": waiting / steps}))

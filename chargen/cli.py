@@ -7,6 +7,7 @@ from chargen.commands.bench import bench
 from chargen.commands.eval import evaluate
 from chargen.commands.export import export
 from chargen.commands.lab import lab
+from chargen.commands.launch import launch
 from chargen.commands.plot import plot
 from chargen.commands.sample import sample
 from chargen.commands.train import train
@@ -18,5 +19,5 @@ def main() -> None:
     """Train a character-level LSTM on a book, and let it write in the book's style."""
 
 
-for command in (train, sample, evaluate, plot, export, lab, bench):
+for command in (train, launch, sample, evaluate, plot, export, lab, bench):
     main.add_command(command)

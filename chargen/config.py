@@ -163,6 +163,11 @@ class TrainConfig(Config):
         choices=("auto", "float32", "bfloat16"),
     )
     threads: int | None = option(None, "Processor cores to use; all, if not given.", minimum=1)
+    distribute: str = option(
+        "none",
+        "What trains: this process; mirrored, all its GPUs; workers, those of TF_CONFIG, of which this is one.",
+        choices=("none", "mirrored", "workers"),
+    )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from chargen.modelfile import write_beside
 from chargen.vocabulary import CODE_POINTS, UNKNOWN, Ids, Vocabulary, code_points
 
 VOICES = ("log", "letters", "manual")  # texts of three authors, beside the book
+FILES = ("ids.npy", "starts.npy", "corpus.json")  # of a cached corpus
 FORMAT = 1  # of a cached corpus: raised when the same files would give other ids
 # Characters at the most that are held out: by chance alone their bpc is then within 0.005 of that of all of them, and
 # to score them takes a second to half a minute.

@@ -18,6 +18,7 @@ import tensorflow as tf
 from chargen import ChargenError
 from chargen.bits import bits
 from chargen.corpus import Starts
+from chargen.distribute import ALONE, Place, share_of
 from chargen.model import CharLM, reset_rows
 from chargen.unroll import State, row_groups
 from chargen.vocabulary import Ids, Vocabulary
@@ -92,12 +93,14 @@ def score(text: str, vocabulary: Vocabulary, evaluate: Evaluation, starts: Start
     return Score(costs, unknown, count, escape)
 
 
-def in_order(model: CharLM) -> Evaluation:
+def in_order(model: CharLM, which: Place = ALONE) -> Evaluation:
     """Return the evaluation of a text that is read in order, the state carried from its first character to its last.
 
     The text is read by up to 64 rows side by side. The first starts from a zero state; each other row first reads the
     256 characters before its part, uncounted, and so comes to its part with the state that a single row would bring,
     or near it: within 0.002 bits per character. The state is the evaluation's own. It restarts where documents start.
+
+    Of several workers, each reads its share of the rows only; what the other rows' characters cost is 0 to it.
     """
     window = _window(model)
 
@@ -110,11 +113,12 @@ def in_order(model: CharLM) -> Evaluation:
         width = min(WINDOW, part)
         # Row r counts the characters predicted from positions r·part .. (r+1)·part - 1, after its run-in.
         run_in = RUN_IN if rows > 1 else 0
-        state, costs = model.zero_state(rows), np.zeros(rows * part, np.float32)
-        for start in range(-run_in, part, width):
-            at = np.arange(rows)[:, None] * part + np.arange(start, start + width)  # (rows, width)
+        own, costs = np.arange(rows)[share_of(rows, which)], np.zeros(rows * part, np.float32)
+        state = model.zero_state(len(own))
+        for start in range(-run_in, part, width) if len(own) else ():
+            at = own[:, None] * part + np.arange(start, start + width)  # (rows, width)
             inside = np.where((at >= 0) & (at < characters), at, 0)
-            begins = (np.arange(rows) == 0) & (start == 0)
+            begins = (own == 0) & (start == 0)
             restarts = starting[inside] if starting[inside].any() else None
             x, y = ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32)
             nats, state = window(x, y, begins, state, restarts)

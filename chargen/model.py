@@ -202,19 +202,20 @@ def state_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> State:
 
 
 def dropout_mask(
-    rate: float, rows: int, shape: tuple[int, int], random_seed: int, layer: int, step: tf.Tensor, first_row: int = 0
+    rate: float, rows: int, shape: tuple[int, int], random_seed: int, layer: int, step: tf.Tensor, first_row: Any = 0
 ) -> tf.Tensor:
     """Return a mask (rows, T, H) of zeros, with probability ``rate``, and 1 / (1 - rate); ``shape`` is (T, H).
 
     It is a pure function of random seed, layer, step (int64 scalar) and row: Philox (Salmon et al. 2011) counts from
-    each row's own start, so whoever computes rows ``first_row`` and on of a batch gets just those rows of its mask.
+    each row's own start, so whoever computes rows ``first_row`` (an int, or an int32 scalar) and on of a batch gets
+    just those rows of its mask.
     """
     numbers = int(np.prod(shape))
     blocks = -(-numbers // 4)  # Philox makes four numbers at a count
     uniform = tf.raw_ops.StatelessRandomUniformV2(
         shape=(rows, 4 * blocks),
         key=tf.constant([random_seed], tf.uint64),
-        counter=tf.stack([tf.constant(first_row * blocks, tf.uint64), tf.cast(256 * step + layer, tf.uint64)]),
+        counter=tf.stack([tf.cast(first_row, tf.uint64) * blocks, tf.cast(256 * step + layer, tf.uint64)]),
         alg=1,
         dtype=tf.float32,
     )

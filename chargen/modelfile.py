@@ -130,20 +130,21 @@ def never_drawn(weights: Arrays, vocabulary: Vocabulary) -> Arrays:
     return {**weights, "dense/kernel": kernel, "dense/bias": bias}
 
 
-def grown(old: ModelFile, vocabulary: Vocabulary, fresh: Arrays) -> Arrays:
+def grown(old: ModelFile, vocabulary: Vocabulary, random_seed: int) -> Arrays:
     """Return the weights of a model for a larger vocabulary, which holds the old one's characters and new ones.
 
-    What the old model knew of a character is kept. A new one is read as in ``fresh``, the weights of a model for the
-    larger vocabulary that has learnt nothing, and written like the mean of the old ones; so is the unknown one.
+    What the old model knew of a character is kept. A new one is read by numbers in -1 .. 1, uniform, of a generator
+    from ``random_seed``, and written like the mean of the old ones; so is the unknown one.
     """
     characters = [c for c in old.vocabulary.characters if c != old.vocabulary.unknown]
     here, there = ([v.id_of(c) for c in characters] for v in (vocabulary, old.vocabulary))
-    weights = {**fresh, **{name: array for name, array in old.weights.items() if name.startswith("lstm_")}}
-    weights["embedding"] = fresh["embedding"].copy()
+    shapes, weights = weight_shapes(len(vocabulary), old.config), dict(old.weights)
+    generator = np.random.default_rng(random_seed)
+    weights["embedding"] = generator.uniform(-1, 1, shapes["embedding"]).astype(np.float32)
     weights["embedding"][here] = old.weights["embedding"][there]
     for name in ("dense/kernel", "dense/bias"):
         known = old.weights[name][..., there]
-        weights[name] = np.broadcast_to(known.mean(-1, keepdims=True), fresh[name].shape).copy()
+        weights[name] = np.broadcast_to(known.mean(-1, keepdims=True), shapes[name]).copy()
         weights[name][..., here] = known
     return weights
 

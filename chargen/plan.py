@@ -31,12 +31,17 @@ SHARES = {"bfloat16": 1.56, "float32": 0.93}
 MEASURED_SECONDS = 0.2
 
 
-def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collection[str], speed: float) -> RunConfig:
-    """Return the configuration of a new run on a corpus, on a machine of the speed that `machine` measures.
+def plan(
+    corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collection[str], speed: float, replicas: int = 1
+) -> RunConfig:
+    """Return the configuration of a new run on a corpus, whose batches are divided among so many replicas.
+
+    ``speed`` is what `machine` measures, of all of them together.
 
     Its execution is still to be chosen, by `unroll.choose`; the step where it ends is still to be measured, if minutes
     were given. What is in ``asked`` is left as it is. The rest follows `sizes`; then batch size and window are made
-    smaller where the text is too short for them (see `streams.fit`).
+    smaller where the text is too short for them (see `streams.fit`). Raises ChargenError if the batch size that is
+    asked for can't be divided among the replicas.
     """
     characters = len(corpus.split(train.validation)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
@@ -47,10 +52,15 @@ def plan(corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collecti
     train = replace(train, **{n: v for n, v in chosen.items() if hasattr(train, n) and n not in asked})
     batch_size, seq_length = train.batch_size, train.seq_length
     if "batch_size" not in asked:
-        batch_size, seq_length = fit(characters, batch_size, seq_length, shorten="seq_length" not in asked)
+        at_most, shorten = max(batch_size, replicas), "seq_length" not in asked
+        batch_size, seq_length = fit(characters, at_most, seq_length, shorten=shorten, multiple=replicas)
     elif "seq_length" not in asked:
         seq_length = max(1, min(seq_length, (characters - 1) // batch_size))
     train = replace(train, batch_size=batch_size, seq_length=seq_length)
+    if batch_size % replicas:
+        less = batch_size // replicas * replicas
+        would = f"{less} or {less + replicas}" if less else f"{replicas}"
+        raise ChargenError(f"--batch-size {batch_size} can't be divided among {replicas} workers: {would} would")
     return RunConfig(
         model=model,
         train=train,
@@ -128,13 +138,21 @@ def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, spee
     return seconds * speed / (6 * sum(map(prod, shapes)))
 
 
-def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str]) -> RunConfig:
-    """Return the configuration with which a run goes on; of ``train`` only what is in ``asked`` counts.
+def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str], replicas: int = 1) -> RunConfig:
+    """Return the configuration with which a run goes on; of ``train`` only what is in ``asked`` counts, and distribute.
 
     A finished run gets a new schedule, of the epochs or steps that are asked for, from the step where it is. Raises
-    ChargenError if they are asked for and the run is not finished, or the other way round.
+    ChargenError if they are asked for and the run is not finished, or the other way round, or if the run's batch size
+    can't be divided among so many replicas.
     """
     config, checkpoint = run.config, run.checkpoint()
+    if config.train.batch_size % replicas:
+        numbers = [n for n in range(1, config.train.batch_size + 1) if config.train.batch_size % n == 0]
+        raise ChargenError(
+            f"the {config.train.batch_size} streams of {run.path} can't be divided among {replicas} workers: "
+            f"go on with {' or '.join(map(str, numbers))}"
+        )
+    config = replace(config, train=replace(config.train, distribute=train.distribute))
     progress = Progress() if checkpoint is None else Progress.of(checkpoint)
     length = [name for name in ("minutes", "epochs", "steps") if name in asked]
     if "patience" in asked:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -22,12 +22,13 @@ from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.corpus import Corpus, cache_folder, opened, read
 from chargen.documents import STANDARD_INPUT, expanded
 from chargen.lock import locked
-from chargen.modelfile import Checkpoint, ModelFile, write_beside
+from chargen.modelfile import Checkpoint, ModelFile, grown, write_beside
 from chargen.vocabulary import Vocabulary
 
 FORMAT = 1  # of config.json
 RUNS = Path("runs")
 CONFIG, MODEL, CHECKPOINT = "config.json", "model.safetensors", "checkpoint.safetensors"
+METRICS, CORPUS = "metrics.jsonl", "corpus"
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,10 @@ class Run:
             raise ChargenError(f"{self.config_path}: {error}") from None
 
     @classmethod
-    def create(cls, path: Path | None, config: RunConfig, corpus: Corpus) -> Run:
+    def create(cls, path: Path | None, config: RunConfig, corpus: Corpus, parent: ModelFile | None = None) -> Run:
         """Make the directory, or ``runs/<name of the text>`` if ``path`` is None, then ``-2``, ``-3``, ....
+
+        With a ``parent``, its first checkpoint has that model's weights, grown to the corpus's vocabulary.
 
         It appears whole or not at all. Raises ChargenError if ``path`` exists and is not an empty folder.
         """
@@ -128,7 +131,11 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             if STANDARD_INPUT in corpus.files:
                 assert corpus.folder is not None
-                shutil.copytree(corpus.folder, folder / "corpus")
+                shutil.copytree(corpus.folder, folder / CORPUS)
+            if parent is not None:
+                weights = grown(parent, corpus.vocabulary, config.train.random_seed)
+                summary = {"sha256": corpus.sha256, "progress": asdict(Progress())}
+                Checkpoint(weights, corpus.vocabulary, config.model, summary, {}).write(folder / CHECKPOINT)
             write_beside(folder / CONFIG, _json(config.to_json()))
             if folder != target:
                 folder.replace(target)
@@ -139,6 +146,14 @@ class Run:
                 raise
             raise ChargenError(f"{target} can't be made: {error.strerror}; name another folder with --run") from None
         return cls(target)
+
+    def discard(self) -> None:
+        """Remove a run that was just made, before anything was trained."""
+        for name in (CONFIG, CHECKPOINT):
+            self.path.joinpath(name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / CORPUS, ignore_errors=True)
+        with suppress(OSError):  # whatever else is there is somebody's
+            self.path.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -164,7 +179,7 @@ class Run:
         """
         config = self.config
         if STANDARD_INPUT in config.files and not files:
-            corpus = opened(self.path / "corpus", config.files, config.name, mapped=True)
+            corpus = opened(self.path / CORPUS, config.files, config.name, mapped=True)
         else:
             missing = [f for f in files or config.files if f != STANDARD_INPUT and not expanded(f)[0].exists()]
             if missing:
@@ -214,7 +229,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records of the validations so far, oldest first."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         try:
             lines = path.read_text("utf-8").splitlines() if path.exists() else []
             return [{**json.loads(line), "step": int(json.loads(line)["step"])} for line in lines]
@@ -225,7 +240,7 @@ class Run:
 
     def write_metrics(self, records: Iterable[dict[str, Any]]) -> None:
         """Replace the records of the validations."""
-        write_beside(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
+        write_beside(self.path / METRICS, "".join(json.dumps(r) + "\n" for r in records).encode())
 
 
 def newest(folder: Path = RUNS) -> Path:
@@ -235,7 +250,7 @@ def newest(folder: Path = RUNS) -> Path:
         raise ChargenError("there is no run here yet: make one with `chargen train book.txt`")
 
     def written(config: Path) -> float:
-        files = (config.parent / name for name in (config.name, "metrics.jsonl", MODEL, CHECKPOINT))
+        files = (config.parent / name for name in (config.name, METRICS, MODEL, CHECKPOINT))
         return max(file.stat().st_mtime for file in files if file.exists())
 
     return max(configs, key=written).parent

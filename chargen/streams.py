@@ -12,6 +12,7 @@ import numpy.typing as npt
 from chargen import ChargenError
 from chargen.vocabulary import Ids
 
+ALL = slice(None)
 FREQUENCIES = 10_000_000  # characters of a text, from its beginning, that are counted
 
 
@@ -55,8 +56,12 @@ class Streams:
         self._x = ids[:used].reshape(batch_size, -1)  # (B, k·T), a view
         self._y = ids[1 : used + 1].reshape(batch_size, -1)
 
-    def read(self, position: int) -> Window:
-        """Return the window at ``position``: 0 for the first of the first epoch, and on without end."""
+    def read(self, position: int, rows: slice = ALL) -> Window:
+        """Return the window at ``position``: 0 for the first of the first epoch, and on without end.
+
+        Of the other rows than ``rows`` nothing is read. But whether the window has ``restarts`` is a matter of all
+        rows, as all workers have to compute the same function.
+        """
         epoch, window = divmod(position, self.windows)
         segments = (np.arange(self.batch_size) + epoch) % self.batch_size
         span = slice(window * self.seq_length, (window + 1) * self.seq_length)
@@ -65,17 +70,18 @@ class Streams:
         if restarts is not None:
             begins |= restarts[:, 0]
             restarts[:, 0] = False
-            restarts = restarts if restarts.any() else None
-        x, y = (rows[segments, span].astype(np.int32) for rows in (self._x, self._y))
-        return Window(x, y, begins, restarts)
+            restarts = restarts[rows] if restarts.any() else None
+        segments = segments[rows]
+        x, y = (ids[segments, span].astype(np.int32) for ids in (self._x, self._y))
+        return Window(x, y, begins[rows], restarts)
 
-    def read_ahead(self, position: int) -> Generator[Window]:
+    def read_ahead(self, position: int, rows: slice = ALL) -> Generator[Window]:
         """Yield the windows from ``position`` on, each read by another thread while its caller has the one before."""
         with ThreadPoolExecutor(1, "chargen-read") as reader:
-            ahead = reader.submit(self.read, position)
+            ahead = reader.submit(self.read, position, rows)
             while True:
                 window, position = ahead.result(), position + 1
-                ahead = reader.submit(self.read, position)
+                ahead = reader.submit(self.read, position, rows)
                 yield window
 
     def by_frequency(self, characters: int) -> npt.NDArray[np.int64]:
@@ -99,11 +105,13 @@ def windows_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:
     return max(0, characters - 1) // (batch_size * seq_length)
 
 
-def fit(characters: int, batch_size: int, seq_length: int, *, shorten: bool = True) -> tuple[int, int]:
+def fit(
+    characters: int, batch_size: int, seq_length: int, *, shorten: bool = True, multiple: int = 1
+) -> tuple[int, int]:
     """Return the largest batch size, up to the given one, that drops at most a twentieth of the text, and the window.
 
-    The window is shortened, to half the text at the most, if it may be and a text is as short as that. ``characters``
-    is the length N of the text, 2 at the least.
+    The batch size is a multiple of ``multiple``, which it is at the least. The window is shortened, to half the text at
+    the most, if it may be and a text is as short as that. ``characters`` is the length N of the text, 2 at the least.
     """
     if shorten:
         seq_length = min(seq_length, max(1, (characters - 1) // 2))
@@ -114,6 +122,6 @@ def fit(characters: int, batch_size: int, seq_length: int, *, shorten: bool = Tr
     fitting = (
         batch
         for batch in range(min(batch_size, (characters - 1) // seq_length), 0, -1)
-        if dropped(batch) * 20 <= characters
+        if batch % multiple == 0 and dropped(batch) * 20 <= characters
     )
-    return next(fitting, 1), seq_length
+    return next(fitting, multiple), seq_length

@@ -1,24 +1,32 @@
 """The training loop: truncated back-propagation through time, as an iterator of records.
 
 The state crosses a window's border, the gradient does not (Williams and Peng 1990).
+
+It runs under the tf.distribute strategy in whose scope it is iterated: each replica computes some of the rows, and what
+they sum is summed over all of them. A worker, which is a process, reads its own rows only. Everything that decides how
+the training goes on is the same in all workers: it follows from the step, from what was summed, or from the chief.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from math import ceil, isfinite
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from chargen import ChargenError, __version__
 from chargen.bits import bits
 from chargen.config import TrainConfig
 from chargen.corpus import Part
+from chargen.distribute import gatherer, share, share_of, spread, total, whereabouts
 from chargen.evaluate import in_order
-from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
+from chargen.model import Candidates, CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import Checkpoint, ModelFile
 from chargen.optimizer import Adam, learning_rate
 from chargen.run import Progress, Run
@@ -66,8 +74,26 @@ class Recovery(NamedTuple):
     factor: float
 
 
+class Wishes(NamedTuple):
+    """What a worker would have all do by its own clock or signals.
+
+    They travel with a step and are looked at with its loss, so that all workers do it at the same step. Those that
+    can't be granted at once are uttered again with the next step.
+    """
+
+    stop: bool = False
+    save: bool = False  # as the last checkpoint is old
+    plan: bool = False  # as the speed is known
+
+
 def train(
-    model: CharLM, vocabulary: Vocabulary, streams: Streams, validation: Part, run: Run, began: float | None = None
+    model: CharLM,
+    vocabulary: Vocabulary,
+    streams: Streams,
+    validation: Part,
+    run: Run,
+    began: float | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Generator[Planned | Step | Validation | Recovery]:
     """Train ``model`` as ``run.config`` says, from the run's checkpoint if it has one; yield what happens.
 
@@ -75,8 +101,10 @@ def train(
     the run's configuration; all that follows is a function of the step. The minutes count from ``began``, a
     `time.monotonic`; from now, if it isn't given.
 
-    Files are written before the record that tells of them is yielded. Whoever stops iterating and closes the
-    iterator (``close()``, which leaving a ``for`` loop does too in CPython) finds a checkpoint of the last step made.
+    Files are written before the record that tells of them is yielded. Once ``stopping`` returns true, in any worker,
+    training ends after a step or two with a checkpoint of the last one. Whoever stops iterating and closes the iterator
+    (``close()``, which leaving a ``for`` loop does too in CPython) finds such a checkpoint too, but not with several
+    workers: one alone doesn't have all rows' state.
 
     Raises ChargenError if the run is finished, if training diverges for the fourth time, or if a file can't be
     written.
@@ -84,15 +112,18 @@ def train(
     config, settings = run.config, run.config.train
     began = time.monotonic() if began is None else began
     adam = Adam(model.named_weights(), settings.clip_norm)
-    update = compile_step(model, adam, settings)
-    evaluate = in_order(model)
+    some = settings.candidates is not None and settings.candidates < len(vocabulary)
+    update = compile_step(model, adam, settings, streams.by_frequency(len(vocabulary)) if some else None)
+    here = whereabouts()
+    chief, rows = here.number == 0, share_of(settings.batch_size, here)
+    evaluate, gather = in_order(model, here), gatherer()
     summary = {"text": config.name, "characters": config.characters, "sha256": config.sha256, "chargen": __version__}
     window_size = streams.batch_size * streams.seq_length
 
-    state, progress = model.zero_state(settings.batch_size), Progress()
-    # The last update's sum of nats and whether it was made: looked at one step late, so that the host never waits for
-    # the step that is running.
-    pending: tuple[tf.Tensor, tf.Tensor] | None = None
+    state, progress = spread(model.zero_state(rows.stop - rows.start)), Progress()
+    # The last update's sum of nats, whether it was made, and its wishes: looked at one step late, so that the host
+    # never waits for the step that is running.
+    pending: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
     lap = saved = time.monotonic()
     metrics: list[dict[str, Any]] = []
 
@@ -101,39 +132,46 @@ def train(
         passed, lap = time.monotonic() - lap, time.monotonic()
         progress = replace(progress, clock=progress.clock + passed, seconds=progress.seconds + passed)
 
-    def settle() -> bool:
-        """Account for the pending update; return False if it was not made."""
+    def settle() -> tuple[bool, Wishes]:
+        """Account for the pending update; return whether it was made, and what was wished with it."""
         nonlocal pending, progress
         if pending is None:
-            return True
-        (nats, made), pending = pending, None
+            return True, Wishes()
+        (nats, made, wishes), pending = pending, None
         if made:
             characters = progress.characters + window_size
             progress = replace(progress, nats=progress.nats + float(nats), characters=characters)
-        return bool(made)
+        return bool(made), Wishes(*(wishes.numpy() > 0).tolist())
 
     def restore(checkpoint: Checkpoint) -> None:
         nonlocal state, progress
+        progress = Progress.of(checkpoint)
         model.assign(checkpoint.weights)
+        if not checkpoint.extra:  # of a run that begins with another's weights
+            return
         for name, moment in adam.moments.items():
             moment.assign(checkpoint.extra[f"optimizer/{name}"])
         carried = {n.removeprefix("state/"): a for n, a in checkpoint.extra.items() if n.startswith("state/")}
-        state, progress = state_of(carried), Progress.of(checkpoint)
+        state = spread(state_of({n: a[rows] for n, a in carried.items()}))
 
     def save() -> None:
         nonlocal saved
         tick()
         extra = {f"optimizer/{name}": moment.numpy() for name, moment in adam.moments.items()}
-        extra |= {f"state/{name}": array for name, array in state_arrays(state).items()}
+        extra |= {f"state/{name}": array for name, array in state_arrays(gather(state)).items()}
         told = {**summary, "step": progress.step, "progress": asdict(progress)}
         Checkpoint(model.arrays(), vocabulary, model.config, told, extra).write(run.checkpoint_path)
         saved = time.monotonic()
+
+    def score() -> float:
+        """Return the nats per character of the validation text."""
+        return float(total(evaluate(*validation).sum(dtype="float64"))) / (len(validation.ids) - 1)
 
     def validate() -> Validation | None:
         """Score the validation text and write all files; None, and no files, if the score is not finite."""
         nonlocal progress, metrics
         tick()
-        nats = float(evaluate(*validation).mean(dtype="float64"))
+        nats = score()
         if not isfinite(nats):
             return None
         best = progress.best is None or nats < progress.best
@@ -177,38 +215,43 @@ def train(
     run.write_metrics(metrics)
     save()
 
-    laps = [time.monotonic()]
-    windows = streams.read_ahead(progress.step)
+    laps, agreed = [time.monotonic()], Wishes()
+    windows = streams.read_ahead(progress.step, rows)
     try:
-        while not progress.finished:
-            if config.stop is None and (seconds := _measured(laps, settings)):
+        while not (progress.finished or agreed.stop):
+            if config.stop is None and agreed.plan:
                 settle()
-                evaluate(*validation)  # which compiles it
+                score()  # which compiles it
                 before = time.monotonic()
-                evaluate(*validation)
+                score()
                 save()
                 validated_in = time.monotonic() - before
-                left = 60 * (settings.minutes or 0) - (time.monotonic() - began)
-                more = steps_in(
-                    left, seconds, validated_in, window_size, len(validation.ids), progress.step - config.start
-                )
+                left, seconds = 60 * (settings.minutes or 0) - (time.monotonic() - began), _step_seconds(laps)
+                done = progress.step - config.start
+                more = steps_in(left, seconds, validated_in, window_size, len(validation.ids), done)
+                more, seconds = json.loads(share(json.dumps([more, seconds]).encode()))
                 config = replace(config, stop=progress.step + more)
                 run.reconfigure(config)
                 yield Planned(progress.step + more, (progress.step + more) / streams.windows, window_size / seconds)
                 lap = time.monotonic()
             rate = progress.factor * learning_rate(progress.step, config.start, config.stop, settings.learning_rate)
-            state, *result = update(*next(windows), state, tf.constant(progress.step, tf.int64), tf.constant(rate))
-            made = settle()
-            pending = (result[0], result[1])
+            wishes = Wishes(
+                stop=stopping(),
+                save=chief and time.monotonic() - saved > CHECKPOINT_SECONDS,
+                plan=chief and config.stop is None and _measured(laps, settings),
+            )
+            counters = tf.constant(progress.step, tf.int64), tf.constant(rate), tf.constant(wishes, tf.float32)
+            state, *result = update(*spread(next(windows)), state, *counters)
+            made, agreed = settle()
+            pending = (result[0], result[1], result[2])
             progress = replace(progress, step=progress.step + 1)
             laps.append(time.monotonic())
             due = config.stop is not None and (
                 progress.step == config.stop
                 or progress.step % interval(config.stop - config.start, window_size, len(validation.ids)) == 0
             )
-            late = time.monotonic() - saved > CHECKPOINT_SECONDS
-            if due or late:
-                made = settle() and made
+            if due or agreed.save:
+                made = settle()[0] and made
             validated = validate() if due and made else None
             if not made or (due and validated is None):
                 failed, pending = progress.step, None
@@ -219,7 +262,7 @@ def train(
                     )
                 restore(Checkpoint.read(run.checkpoint_path))
                 windows.close()
-                windows = streams.read_ahead(progress.step)
+                windows = streams.read_ahead(progress.step, rows)
                 progress = replace(progress, factor=progress.factor / 2, recoveries=progress.recoveries + 1)
                 save()
                 yield Recovery(failed, progress.step, progress.factor)
@@ -227,13 +270,15 @@ def train(
                 yield validated
                 lap = time.monotonic()  # what the caller does with a validation is not training
             else:
-                if late:
+                if agreed.save:
                     save()
                 if progress.characters:
                     average = bits(progress.nats / progress.characters)
                     yield Step(progress.step, progress.step / streams.windows, average)
+        if not progress.finished and settle()[0]:
+            save()
     except GeneratorExit:
-        if settle():
+        if here.workers == 1 and settle()[0]:
             save()
         raise
     except tf.errors.ResourceExhaustedError:
@@ -268,26 +313,37 @@ def steps_in(seconds: float, step: float, validation: float, window: int, held_o
     return fitting
 
 
-def _measured(laps: list[float], settings: TrainConfig) -> float | None:
-    """Return the seconds of a step, from the times between steps, once they were taken long enough."""
+def _measured(laps: list[float], settings: TrainConfig) -> bool:
+    """Return whether the times between steps were taken long enough."""
     laps = laps[UNMEASURED_STEPS:]
     enough = min(MEASURED_SECONDS, MEASURED_SHARE * 60 * (settings.minutes or 0))
-    if len(laps) < 2 or laps[-1] - laps[0] < enough:
-        return None
+    return len(laps) >= 2 and laps[-1] - laps[0] >= enough
+
+
+def _step_seconds(laps: list[float]) -> float:
+    laps = laps[UNMEASURED_STEPS:]
     return (laps[-1] - laps[0]) / (len(laps) - 1)
 
 
-def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[..., tuple[State, tf.Tensor, tf.Tensor]]:
-    """Return the training step as one compiled function.
+def compile_step(
+    model: CharLM, adam: Adam, settings: TrainConfig, by_frequency: npt.NDArray[np.integer] | None = None
+) -> Callable[..., tuple[State, tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """Return the training step as one compiled function, for the strategy in scope.
 
     It takes a window, x, y (B, T) int32, begins (B,) bool, restarts (B, T) bool or None, for which it is another
-    function; the state, the step int64 and the rate float32. It updates the weights, and returns the state after the
-    window, the sum of nats over it, and whether the update was made: not if the loss or the gradient is not finite.
+    function, and the state, of each replica its own rows (see `distribute.spread`); the step int64, the rate float32,
+    and wishes, some float32 numbers. It updates the weights, and returns the state after the window, the sum of nats
+    over all rows, whether the update was made (not if the loss or the gradient is not finite), and the sums of all
+    replicas' wishes. by_frequency: (V,) the characters' ids, the most frequent first, if the softmax is over
+    ``settings.candidates`` of them; the sum of nats is an estimate then.
     """
-    groups = row_groups(settings.batch_size, model.execution.chains)
+    strategy = tf.distribute.get_strategy()
+    count = settings.batch_size // strategy.num_replicas_in_sync
+    groups = row_groups(count, model.execution.chains)
 
     def chain(
         rows: slice,
+        first: tf.Tensor,
         x: tf.Tensor,
         y: tf.Tensor,
         begins: tf.Tensor,
@@ -296,7 +352,10 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[.
         step: tf.Tensor,
         kept: Any,
     ) -> Any:
-        """Compute the sum of nats over some rows, their state after the window, and the gradient of the mean loss."""
+        """Compute the sum of nats over some rows, their state after the window, and the gradient of the mean loss.
+
+        The mean is over the rows of all replicas. ``first`` is this replica's first row in the batch.
+        """
         x, y, begins, state = tf.nest.map_structure(lambda a: a[rows], (x, y, begins, state))
         restarts = None if restarts is None else restarts[rows]
         count, length = x.shape
@@ -304,34 +363,57 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[.
         if settings.dropout:
             shape, layers = (length, model.config.units), range(model.config.layers)
             seed = settings.random_seed
-            masks = [dropout_mask(settings.dropout, count, shape, seed, n, step, rows.start) for n in layers]
+            masks = [dropout_mask(settings.dropout, count, shape, seed, n, step, first + rows.start) for n in layers]
         variables = [weight.value for weight in model.named_weights().values()]
         with tf.GradientTape() as tape:
             carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
             kernels = kept and [lstm.cell.recurrent_kernel * mask for lstm, mask in zip(model.lstm, kept, strict=True)]
-            logits, state = model(x, carried, masks, kernels, restarts)
-            nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
+            outputs, state = model.outputs(x, carried, masks, kernels, restarts)
+            nats = tf.reduce_sum(model.nats(outputs, y, candidates(step)))
             loss = nats / (settings.batch_size * length)
         return nats, state, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+
+    def candidates(step: tf.Tensor) -> Candidates | None:
+        if by_frequency is None or settings.candidates is None:
+            return None
+        return Candidates.draw(by_frequency, settings.candidates, settings.random_seed, step)
 
     def weight_mask(layer: int, step: tf.Tensor) -> tf.Tensor:
         """Return what a layer's recurrent kernel is multiplied by (Merity, Keskar and Socher 2018: DropConnect)."""
         units, place = model.config.units, model.config.layers + layer
         return dropout_mask(settings.weight_drop, 1, (units, 4 * units), settings.random_seed, place, step)[0]
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def update(
-        x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, restarts: Any, state: State, step: tf.Tensor, rate: tf.Tensor
+    def replica(
+        x: tf.Tensor,
+        y: tf.Tensor,
+        begins: tf.Tensor,
+        restarts: Any,
+        state: State,
+        step: Any,
+        rate: tf.Tensor,
+        wishes: tf.Tensor,
     ) -> tuple[State, tf.Tensor, tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        first = context.replica_id_in_sync_group * count
         kept = [weight_mask(n, step) for n in range(model.config.layers)] if settings.weight_drop else None
-        parts = [chain(rows, x, y, begins, restarts, state, step, kept) for rows in groups]
+        parts = [chain(rows, first, x, y, begins, restarts, state, step, kept) for rows in groups]
         nats = tf.add_n([nats for nats, _, _ in parts])
         state = tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *[after for _, after, _ in parts])
         gradients = [tf.add_n(sums) for sums in zip(*[own for _, _, own in parts], strict=True)]
+        # One collective for all, so that there is one order in which the workers wait for each other.
+        told, *gradients = context.all_reduce("SUM", [tf.concat([nats[None], wishes], 0), *gradients])
         norm = tf.linalg.global_norm(gradients)
-        made = tf.math.is_finite(nats) & tf.math.is_finite(norm)
+        made = tf.math.is_finite(told[0]) & tf.math.is_finite(norm)
         if made:
             adam.apply(dict(zip(model.named_weights(), gradients, strict=True)), norm, rate, step + 1)
-        return state, nats, made
+        return state, told, made
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def update(
+        x: Any, y: Any, begins: Any, restarts: Any, state: Any, step: tf.Tensor, rate: tf.Tensor, wishes: Any = (0.0,)
+    ) -> tuple[Any, tf.Tensor, tf.Tensor, tf.Tensor]:
+        state, *same = strategy.run(replica, (x, y, begins, restarts, state, step, rate, wishes))
+        told, made = (strategy.experimental_local_results(value)[0] for value in same)
+        return state, told[0], made, told[1:]
 
     return update  # type: ignore[no-any-return]

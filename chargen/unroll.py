@@ -53,11 +53,11 @@ Masks = Sequence[tf.Tensor | None] | None
 # ---- which unroll, in which precision, on how many threads ------------------------------------------------------
 
 
-def choose(model: ModelConfig, train: TrainConfig) -> tuple[Execution, str]:
+def choose(model: ModelConfig, train: TrainConfig, replicas: int = 1) -> tuple[Execution, str]:
     """Return how a model is to be computed on this machine, and why, in a few words.
 
-    A rule over device, processor features, shape and threads, without a measurement: the same machine chooses the
-    same. It is chosen once for a run and kept with it.
+    A rule over device, processor features, shape, replicas and threads, without a measurement: the same machine chooses
+    the same. It is chosen once for a run and kept with it.
     """
     fast_bfloat16 = multiplies_bfloat16()
     threads = train.threads or cores()
@@ -67,8 +67,9 @@ def choose(model: ModelConfig, train: TrainConfig) -> tuple[Execution, str]:
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16 else "float32"
         reason = f"the processor has {'' if fast_bfloat16 else 'no '}bfloat16 products"
-    chains = max(1, min(threads, train.batch_size))
-    steps = precision == "bfloat16" and fast_bfloat16 and train.batch_size // chains >= FEWEST_ROWS
+    rows = train.batch_size // replicas
+    chains = max(1, min(threads, rows))
+    steps = precision == "bfloat16" and fast_bfloat16 and rows // chains >= FEWEST_ROWS
     return Execution("steps" if steps else "loop", precision, chains, threads), reason
 
 

@@ -16,17 +16,17 @@ ORDER = [
     *("__init__", "bits", "config", "vocabulary", "modelfile", "lock", "documents", "corpus", "streams"),
     *("run", "plan", "sampler", "generate", "clone", "pattern", "originality", "terminal", "interactive"),
     *("baseline", "surprisal", "plot"),
-    *("unroll", "model", "optimizer", "evaluate", "train", "keras_face"),
+    *("unroll", "model", "optimizer", "distribute", "evaluate", "train", "keras_face"),
     *("export.__init__", "export.proof", "export.html", "export.numpy", "export.sample", "export.onnx"),
     *("export.keras", "export.savedmodel", "export.litert"),
     *("lab.__init__", "lab.page", "lab.learning", "lab.streams", "lab.stateful", "lab.alphabet", "lab.encoding"),
     *("lab.outputs", "lab.divisible", "lab.cosine", "lab.state", "lab.memory", "lab.author", "lab.lengths"),
     *("lab.temperature", "bench", "shell", "commands.__init__"),
     *("commands.train", "commands.sample", "commands.eval", "commands.plot", "commands.export", "commands.lab"),
-    "commands.bench",
+    *("commands.launch", "commands.bench"),
     *("cli", "__main__"),
 ]
-TENSORFLOW = {"unroll", "model", "optimizer", "evaluate", "train", "keras_face", "bench"}
+TENSORFLOW = {"unroll", "model", "optimizer", "distribute", "evaluate", "train", "keras_face", "bench"}
 TENSORFLOW |= {"export.keras", "export.savedmodel", "export.litert"}
 TENSORFLOW |= {module for module in ORDER if module.startswith("lab.")} - {"lab.__init__", "lab.page"}
 

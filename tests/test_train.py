@@ -167,11 +167,11 @@ def test_a_step_that_is_not_finite_is_not_applied(corpus):
     before = model.arrays()
     state = tf.nest.map_structure(lambda s: s * np.nan, model.zero_state(4))
     keep = window._replace(begins=window.begins & False)
-    _, nats, made = update(*keep, state, tf.constant(0, tf.int64), tf.constant(0.01))
+    _, nats, made, _ = update(*keep, state, tf.constant(0, tf.int64), tf.constant(0.01))
     assert not made
     assert np.isnan(nats)
     assert all((array == before[name]).all() for name, array in model.arrays().items())
-    _, _, made = update(*keep, model.zero_state(4), tf.constant(0, tf.int64), tf.constant(0.01))
+    _, _, made, _ = update(*keep, model.zero_state(4), tf.constant(0, tf.int64), tf.constant(0.01))
     assert made
     assert not (model.arrays()["embedding"] == before["embedding"]).all()
 
@@ -183,12 +183,12 @@ def poisoned(monkeypatch, steps):
     def compiled(*arguments):
         update = compile_step(*arguments)
 
-        def poisoning(x, y, begins, restarts, state, step, rate):
-            after, nats, made = update(x, y, begins, restarts, state, step, rate)
+        def poisoning(x, y, begins, restarts, state, step, *rest):
+            after, nats, made, wishes = update(x, y, begins, restarts, state, step, *rest)
             if left and int(step) == left[0]:
                 left.pop(0)
-                return after, nats * np.nan, tf.constant(False)
-            return after, nats, made
+                return after, nats * np.nan, tf.constant(False), wishes
+            return after, nats, made, wishes
 
         return poisoning
 
@@ -242,7 +242,6 @@ def test_minutes_become_a_number_of_steps_that_is_fixed_once(corpus, often):
             if isinstance(record, Planned):
                 break
     assert all(isinstance(record, Step) for record in seen[:-1])
-    assert time.monotonic() - began < 3
     opened = Run(run.path)
     assert opened.config.stop == seen[-1].stop > Progress.of(Checkpoint.read(run.checkpoint_path)).step
     later = finish(opened, corpus)

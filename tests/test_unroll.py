@@ -226,7 +226,7 @@ def trained_loss(execution, steps=500):
     streams, state, losses = Streams(corpus.ids, 16, 32), model.zero_state(16), []
     for step in range(steps):
         rate = learning_rate(step, 0, steps, settings.learning_rate)
-        state, nats, made = update(*streams.read(step), state, tf.constant(step, tf.int64), tf.constant(rate))
+        state, nats, made, _ = update(*streams.read(step), state, tf.constant(step, tf.int64), tf.constant(rate))
         assert made
         losses.append(float(nats) / (16 * 32))
     return np.mean(losses[-50:])

@@ -10,7 +10,8 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -21,14 +22,15 @@ from chargen.config import ModelConfig, TrainConfig
 if TYPE_CHECKING:
     from chargen.corpus import Corpus, Part
     from chargen.model import CharLM
-    from chargen.run import Run
+    from chargen.modelfile import ModelFile
+    from chargen.run import Run, RunConfig
     from chargen.streams import Streams
     from chargen.train import Validation
     from chargen.vocabulary import Vocabulary
 
 from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, quiet
 
-RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache")}  # what --resume goes with
+RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache", "distribute")}  # what --resume has
 SHAPE = {"layers", "units", "embedding"}  # what --from doesn't
 OLD_TEXT = 100_000  # characters of the old text, at the most, that tell what was forgotten
 TASTE = 96  # characters written at each validation
@@ -87,86 +89,147 @@ def train(
     refused = sorted(f"--{'from' if name == 'parent' else name.replace('_', '-')}" for name in asked - RESUMABLE)
     if resume is not None and refused:
         raise click.UsageError(f"{', '.join(refused)} can't be changed on --resume: the run keeps its own")
-    if parent is not None and (shape := sorted(f"--{name}" for name in asked & SHAPE)):
-        raise click.UsageError(f"{', '.join(shape)} can't be changed with --from: the model keeps its own")
-    from chargen import corpus, plan
-    from chargen.documents import STANDARD_INPUT
-    from chargen.modelfile import grown
-    from chargen.run import Run, find_model, newest, open_model
+    if parent is not None and (shapes := sorted(f"--{name}" for name in asked & SHAPE)):
+        raise click.UsageError(f"{', '.join(shapes)} can't be changed with --from: the model keeps its own")
+    from chargen.run import Run
     from chargen.streams import Streams
 
     began = time.monotonic()
     if values["cache"] is not None:
         values["cache"] = os.path.abspath(values["cache"])  # noqa: PTH100  # a link keeps its name
-    training = configured(TrainConfig, values)
-    old = None if parent is None else open_model(parent)
-    if resume is None:
-        known = None if old is None else old.vocabulary
-        text = corpus.read(files, training, known, corpus.cache_folder(training))
-        speed = plan.machine(training)
-        if parent is None or old is None:
-            config = plan.plan(text, configured(ModelConfig, values), training, asked, speed)
-        else:
-            config = plan.plan(text, old.config, training, asked | SHAPE, speed)
-            config = replace(config, parent=str(find_model(parent).resolve()), known=known)
-    else:
-        opened = Run(Path(resume) if resume else newest())
-        if "cache" in asked:
-            opened.config = replace(opened.config, train=replace(opened.config.train, cache=training.cache))
-        text = opened.corpus(files)
-        config = plan.resume(opened, text, training, asked)
-        if files and STANDARD_INPUT not in files:
-            config = replace(config, files=text.files)
+    training, shape = configured(TrainConfig, values), configured(ModelConfig, values)
+    chief, replicas = machines(training.distribute)
+    # The chief decides all there is to decide; the others get it with the run.
+    chosen = decide(files, parent, resume, shape, training, asked, replicas) if chief else None
+    opened, reason = None, "as the run began"
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        part, validation = text.split(config.train.validation)
-        streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
         with quiet():
+            from chargen import distribute
             from chargen.model import CharLM
             from chargen.unroll import choose, set_threads
 
-            reason = "as the run began"
-            if resume is None:
-                execution, reason = choose(config.model, config.train)
-                config = replace(config, execution=execution)
-            set_threads(config.execution)
-            model = CharLM(len(text.vocabulary), config.model, config.train.random_seed, config.execution)
-            if old is not None:
-                model.assign(grown(old, text.vocabulary, model.arrays()))
-        if resume is None:
-            opened = Run.create(run, config, text)
-        stack.enter_context(opened.lock())
-        if resume is not None:
+            if chosen is None:  # the threads are a worker's own
+                execution, reason = choose(shape, training, replicas)[0], "as the chief chose"
+            elif chosen.run is None:
+                execution, reason = choose(chosen.config.model, chosen.config.train, replicas)
+            else:
+                execution = chosen.config.execution
+            set_threads(execution)
+        if chosen is not None:
+            config = replace(chosen.config, execution=execution)
+            opened = chosen.run or Run.create(run, config, chosen.text, chosen.parent)
+            stack.enter_context(opened.lock())
             opened.reconfigure(config)
-        why = (
-            ""
-            if resume is not None or old is not None or "units" in asked
-            else plan.reason(config, len(text.vocabulary), speed)
-        )
-        show_plan(opened, text, streams, reason, why)
+        with quiet():
+            stack.enter_context(distribute.strategy(training.distribute).scope())
+        with distribute.together():
+            copy = Path(stack.enter_context(TemporaryDirectory(prefix="chargen-")))
+            opened, path = distribute.same_run(opened, copy)
+        stack.enter_context(distribute.together(path))
+        config = opened.config
+        text = chosen.text if chosen else same_text(opened, files, training)
+        part, validation = text.split(config.train.validation)
+        streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
+        try:
+            with quiet():
+                model = CharLM(len(text.vocabulary), config.model, config.train.random_seed, config.execution)
+        except ChargenError:
+            if resume is None:
+                opened.discard()
+            raise
+        show_plan(path, config, text, streams, reason, chosen.why if chosen else "")
         finished = show_training(model, opened, text, streams, validation, stop, began)
-    path = quote(str(opened.path))
-    if finished and opened.config.parent is not None:
-        click.echo(old_text(Path(opened.config.parent), opened))
+    told = quote(str(path))
+    if finished and chief and config.parent is not None:
+        click.echo(old_text(Path(config.parent), path))
     if finished:
-        click.echo(f'done; write with: chargen sample --model {path} --seed "The"')
+        click.echo(f'done; write with: chargen sample --model {told} --seed "The"')
     else:
-        click.echo(f"stopped; go on with: chargen train --resume {path}")
+        click.echo(f"stopped; go on with: chargen train --resume {told}")
     if stop.signal:
         ctx.exit(128 + stop.signal)
 
 
-def show_plan(run: Run, corpus: Corpus, streams: Streams, reason: str, why: str) -> None:
+class Chosen(NamedTuple):
+    """What the chief has decided."""
+
+    run: Run | None  # that is to go on; a new one is still to be made
+    config: RunConfig
+    text: Corpus
+    why: str  # it has the sizes it has
+    parent: ModelFile | None = None  # that a new run begins from
+
+
+def machines(distribute: str) -> tuple[bool, int]:
+    """Return whether this process is the chief, and over how many replicas each batch is divided."""
+    if distribute == "none":
+        return True, 1
+    with quiet():
+        from chargen.distribute import place, replicas
+
+        return place(distribute).number == 0, replicas(distribute)
+
+
+def decide(
+    files: tuple[str, ...],
+    parent: Path | None,
+    resume: str | None,
+    shape: ModelConfig,
+    training: TrainConfig,
+    asked: set[str],
+    replicas: int,
+) -> Chosen:
+    """Plan a new run, or how an old one goes on."""
+    from chargen import corpus, plan
+    from chargen.documents import STANDARD_INPUT
+    from chargen.run import Run, find_model, newest, open_model
+    from chargen.streams import Streams
+
+    if resume is not None:
+        run = Run(Path(resume) if resume else newest())
+        if "cache" in asked:
+            run.config = replace(run.config, train=replace(run.config.train, cache=training.cache))
+        text = run.corpus(files)
+        config = plan.resume(run, text, training, asked, replicas)
+        if files and STANDARD_INPUT not in files:
+            config = replace(config, files=text.files)
+        return Chosen(run, config, text, "")
+    old = None if parent is None else open_model(parent)
+    text = corpus.read(files, training, None if old is None else old.vocabulary, corpus.cache_folder(training))
+    speed = replicas * plan.machine(training)
+    if parent is not None and old is not None:
+        config = plan.plan(text, old.config, training, asked | SHAPE, speed, replicas)
+        config = replace(config, parent=str(find_model(parent).resolve()), known=old.vocabulary)
+    else:
+        config = plan.plan(text, shape, training, asked, speed, replicas)
+    part, _ = text.split(config.train.validation)
+    Streams(part.ids, config.train.batch_size, config.train.seq_length)  # refuses a text that is too short
+    why = "" if old is not None or "units" in asked else plan.reason(config, len(text.vocabulary), speed)
+    return Chosen(None, config, text, why, old)
+
+
+def same_text(run: Run, files: tuple[str, ...], training: TrainConfig) -> Corpus:
+    """Return the text of the chief's run, as a worker finds it, in ``files`` if it is there that it has it."""
+    from chargen.documents import STANDARD_INPUT
+
+    run.config = replace(run.config, train=replace(run.config.train, cache=training.cache))  # a worker's own
+    try:
+        return run.corpus(() if STANDARD_INPUT in files else files)
+    except ChargenError as error:
+        raise ChargenError(f"this worker hasn't got the chief's text: {error}") from None
+
+
+def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, reason: str, why: str) -> None:
     """Say what was read, what was chosen, and what will be done."""
     from chargen.modelfile import weight_shapes
 
-    model, training, execution = run.config.model, run.config.train, run.config.execution
+    model, training, execution = config.model, config.train, config.execution
     held_out = len(corpus.split(training.validation)[1].ids)
     parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
     for note in corpus.notes:
         click.echo(note)
-    stop = run.config.stop
-    length = f"{training.minutes} minutes" if stop is None else f"{stop - run.config.start:,} steps"
+    length = f"{training.minutes} minutes" if config.stop is None else f"{config.stop - config.start:,} steps"
     lines = {
         "text": f"{corpus.name}: {len(corpus.ids):,} characters, {len(corpus.vocabulary)} distinct; "
         f"the last {held_out:,} are for validation",
@@ -177,7 +240,7 @@ def show_plan(run: Run, corpus: Corpus, streams: Streams, reason: str, why: str)
         "recipe": f"learning rate {training.learning_rate:g}, dropout {training.dropout:g}, "
         f"weight drop {training.weight_drop:g}",
         "computing": f"{execution.precision} by {UNROLLS[execution.unroll]}, {execution.threads} threads ({reason})",
-        "run": str(run.path),
+        "run": str(path),
     }
     for title, line in lines.items():
         if line:
@@ -207,7 +270,8 @@ def show_training(
         disable=None,  # where standard error is no terminal
         leave=False,
     )
-    with bar, closing(train(model, corpus.vocabulary, streams, validation, run, began)) as records:
+    training = train(model, corpus.vocabulary, streams, validation, run, began, lambda: bool(stop.signal))
+    with bar, closing(training) as records:
         for record in records:
             if isinstance(record, Step):
                 if not bar.n:
@@ -234,13 +298,11 @@ def show_training(
                     file=sys.stdout,
                 )
             sys.stdout.flush()
-            if stop.signal:
-                break
     checkpoint = run.checkpoint()
     return checkpoint is not None and run.finished(Progress.of(checkpoint))
 
 
-def old_text(parent: Path, run: Run) -> str:
+def old_text(parent: Path, run: Path) -> str:
     """Return, in a line, how well the model that a run began from predicts its own text, and how well this one does."""
     from chargen.bits import bits
     from chargen.config import TrainConfig
@@ -250,7 +312,7 @@ def old_text(parent: Path, run: Run) -> str:
     from chargen.unroll import choose
 
     try:
-        before, after = open_model(parent), open_model(run.path)
+        before, after = open_model(parent), open_model(run)
         owner = Run(parent.parent)
         corpus = owner.corpus()
     except ChargenError as error:
