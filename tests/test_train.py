@@ -1,5 +1,4 @@
 import json
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -235,7 +234,7 @@ def test_a_full_disk_ends_training_with_the_earlier_files_intact(corpus, monkeyp
 def test_minutes_become_a_number_of_steps_that_is_fixed_once(corpus, often):
     run = begin(corpus, "run", minutes=0.05)
     assert run.config.stop is None
-    seen, began = [], time.monotonic()
+    seen = []
     with training(run, corpus) as records:
         for record in records:
             seen.append(record)
