@@ -128,12 +128,6 @@ class TrainConfig(Config):
         maximum=0.95,
         planned=True,
     )
-    candidates: int | None = option(
-        None,
-        "Characters that a step's softmax is over in training, half of them drawn; all, if there are no more.",
-        minimum=2,
-        planned=True,
-    )
     clip_norm: float = option(
         1.0, "Longest gradient: a longer one is shortened to it.", minimum=0, maximum=1e6, exclusive=True
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,48 +72,13 @@ class CharLM(keras.Model):  # type: ignore[misc]
         characters before which a row's state restarts from zero. Returns the logits (B, T, V)
         float32 of the character after each one read, and the state after the last. The state given is not changed.
         """
-        outputs, state = self.outputs(ids, state, masks, recurrent_kernels, restarts)
-        return self.dense(outputs), state
-
-    def outputs(
-        self,
-        ids: tf.Tensor,
-        state: State,
-        masks: Sequence[tf.Tensor] | None = None,
-        recurrent_kernels: Sequence[tf.Tensor] | None = None,
-        restarts: tf.Tensor | None = None,
-    ) -> tuple[tf.Tensor, State]:
-        """Read a window as `call` does; return the highest layer's outputs (B, T, H) instead of the logits."""
         between = None if masks is None else masks[:-1]
         outputs, state = unroll(
             self.embedding(ids), state, self.lstm, self.execution, between, None, restarts, recurrent_kernels
         )
-        return outputs if masks is None else outputs * masks[-1], state
-
-    def nats(self, outputs: tf.Tensor, y: tf.Tensor, candidates: Candidates | None = None) -> tf.Tensor:
-        """Return what the characters y (B, T) cost after outputs (B, T, H): (B, T) float32.
-
-        With candidates the sum over the vocabulary is an estimate: the frequent characters' part of it is exact, the
-        others' comes from the drawn ones, each of which stands for so many. (Sampled as by Jean et al. 2015, with the
-        frequent in a stratum of their own.)
-        """
-        if candidates is None:
-            return tf.nn.sparse_softmax_cross_entropy_with_logits(y, self.dense(outputs))
-        outputs, targets = tf.reshape(outputs, [-1, outputs.shape[-1]]), tf.reshape(y, [-1])
-        kernel, bias = self.dense.kernel, self.dense.bias
-        chosen = tf.concat([candidates.frequent, candidates.drawn], 0)
-        logits = outputs @ tf.gather(kernel, chosen, axis=1) + tf.gather(bias, chosen)
-        own = tf.reduce_sum(outputs * tf.gather(tf.transpose(kernel), targets), -1) + tf.gather(bias, targets)
-        # The character itself counts once: as it is among the frequent ones, or else beside what was drawn.
-        frequent = candidates.frequent.shape[0]
-        weights = tf.concat(
-            [tf.zeros(frequent), tf.fill(candidates.drawn.shape, tf.math.log(candidates.stands_for))], 0
-        )
-        twice = tf.concat([tf.fill([targets.shape[0], frequent], False), targets[:, None] == candidates.drawn[None]], 1)
-        logits = tf.where(twice, -np.inf, logits + weights)
-        rare = ~tf.reduce_any(targets[:, None] == candidates.frequent[None], 1)
-        logits = tf.concat([logits, tf.where(rare, own, -np.inf)[:, None]], 1)
-        return tf.reshape(tf.reduce_logsumexp(logits, 1) - own, y.shape)
+        if masks is not None:
+            outputs *= masks[-1]
+        return self.dense(outputs), state
 
     def step(self, ids: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
         """Read one character: ids (B, 1) -> logits (B, 1, V), state. It is `call` in Keras's cells, without a loop."""
@@ -153,33 +118,6 @@ class CharLM(keras.Model):  # type: ignore[misc]
         model = cls(len(file.vocabulary), file.config, execution=execution)
         model.assign(file.weights)
         return model
-
-
-class Candidates(NamedTuple):
-    """The characters that a step's softmax is over, in place of the vocabulary."""
-
-    frequent: tf.Tensor  # (K,) int32, the same at every step
-    drawn: tf.Tensor  # (R,) int32, of the others
-    stands_for: tf.Tensor  # float32: how many of the others each that was drawn is in place of
-
-    @classmethod
-    def draw(cls, order: npt.NDArray[np.integer], count: int, random_seed: int, step: tf.Tensor) -> Candidates:
-        """Return candidates for a step, ``count`` in all: half of them the most frequent, half drawn, evenly.
-
-        order: (V,) the characters' ids, the most frequent first; V more than ``count``. It is a pure function of random
-        seed and step (int64 scalar).
-        """
-        frequent, others = order[: count // 2], order[count // 2 :]
-        places = tf.raw_ops.StatelessRandomUniformIntV2(
-            shape=(count - len(frequent),),
-            key=tf.constant([random_seed], tf.uint64),
-            counter=tf.stack([tf.constant(0, tf.uint64), tf.cast(256 * step + 255, tf.uint64)]),
-            alg=1,
-            minval=0,
-            maxval=len(others),
-        )
-        drawn = tf.gather(tf.constant(others, tf.int32), places)
-        return cls(tf.constant(frequent, tf.int32), drawn, tf.constant(len(others) / (count - len(frequent))))
 
 
 def reset_rows(state: State, rows: tf.Tensor) -> State:

@@ -13,7 +13,6 @@ from chargen import ChargenError
 from chargen.vocabulary import Ids
 
 ALL = slice(None)
-FREQUENCIES = 10_000_000  # characters of a text, from its beginning, that are counted
 
 
 class Window(NamedTuple):
@@ -83,11 +82,6 @@ class Streams:
                 window, position = ahead.result(), position + 1
                 ahead = reader.submit(self.read, position, rows)
                 yield window
-
-    def by_frequency(self, characters: int) -> npt.NDArray[np.int64]:
-        """Return the ids below ``characters``, the most frequent in the text first, by FREQUENCIES of its places."""
-        counts = np.bincount(self._x.ravel()[:FREQUENCIES], minlength=characters)
-        return np.argsort(-counts, kind="stable")
 
     def _restarts(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
         """Return where in the windows from places (B,) on documents begin, (B, T); None if none does."""

@@ -16,8 +16,6 @@ from dataclasses import asdict, replace
 from math import ceil, isfinite
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from chargen import ChargenError, __version__
@@ -26,7 +24,7 @@ from chargen.config import TrainConfig
 from chargen.corpus import Part
 from chargen.distribute import gatherer, share, share_of, spread, total, whereabouts
 from chargen.evaluate import in_order
-from chargen.model import Candidates, CharLM, dropout_mask, reset_rows, state_arrays, state_of
+from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import Checkpoint, ModelFile
 from chargen.optimizer import Adam, learning_rate
 from chargen.run import Progress, Run
@@ -112,8 +110,7 @@ def train(
     config, settings = run.config, run.config.train
     began = time.monotonic() if began is None else began
     adam = Adam(model.named_weights(), settings.clip_norm)
-    some = settings.candidates is not None and settings.candidates < len(vocabulary)
-    update = compile_step(model, adam, settings, streams.by_frequency(len(vocabulary)) if some else None)
+    update = compile_step(model, adam, settings)
     here = whereabouts()
     chief, rows = here.number == 0, share_of(settings.batch_size, here)
     evaluate, gather = in_order(model, here), gatherer()
@@ -326,7 +323,7 @@ def _step_seconds(laps: list[float]) -> float:
 
 
 def compile_step(
-    model: CharLM, adam: Adam, settings: TrainConfig, by_frequency: npt.NDArray[np.integer] | None = None
+    model: CharLM, adam: Adam, settings: TrainConfig
 ) -> Callable[..., tuple[State, tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Return the training step as one compiled function, for the strategy in scope.
 
@@ -334,8 +331,7 @@ def compile_step(
     function, and the state, of each replica its own rows (see `distribute.spread`); the step int64, the rate float32,
     and wishes, some float32 numbers. It updates the weights, and returns the state after the window, the sum of nats
     over all rows, whether the update was made (not if the loss or the gradient is not finite), and the sums of all
-    replicas' wishes. by_frequency: (V,) the characters' ids, the most frequent first, if the softmax is over
-    ``settings.candidates`` of them; the sum of nats is an estimate then.
+    replicas' wishes.
     """
     strategy = tf.distribute.get_strategy()
     count = settings.batch_size // strategy.num_replicas_in_sync
@@ -368,15 +364,10 @@ def compile_step(
         with tf.GradientTape() as tape:
             carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
             kernels = kept and [lstm.cell.recurrent_kernel * mask for lstm, mask in zip(model.lstm, kept, strict=True)]
-            outputs, state = model.outputs(x, carried, masks, kernels, restarts)
-            nats = tf.reduce_sum(model.nats(outputs, y, candidates(step)))
+            logits, state = model(x, carried, masks, kernels, restarts)
+            nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
             loss = nats / (settings.batch_size * length)
         return nats, state, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
-
-    def candidates(step: tf.Tensor) -> Candidates | None:
-        if by_frequency is None or settings.candidates is None:
-            return None
-        return Candidates.draw(by_frequency, settings.candidates, settings.random_seed, step)
 
     def weight_mask(layer: int, step: tf.Tensor) -> tf.Tensor:
         """Return what a layer's recurrent kernel is multiplied by (Merity, Keskar and Socher 2018: DropConnect)."""

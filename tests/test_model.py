@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from chargen.config import ModelConfig
-from chargen.model import Candidates, CharLM, dropout_mask, reset_rows, state_arrays, state_of
+from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import weight_shapes
 
 SHAPE = ModelConfig(layers=2, units=7, embedding=5)
@@ -93,51 +93,3 @@ def test_a_dropout_mask_keeps_the_share_and_the_mean():
     mask = dropout_mask(0.25, 50, (20, 40), 1, 0, tf.constant(0, tf.int64)).numpy()
     assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
     assert (mask == 0).mean() == pytest.approx(0.25, abs=0.01)
-
-
-def cost_of_all(model, outputs, y):
-    return model.nats(outputs, y).numpy()
-
-
-@pytest.fixture
-def many():
-    """A model of 50 characters with outputs (2, 30, 8) and what follows them."""
-    model = CharLM(50, ModelConfig(units=8, embedding=4), random_seed=2)
-    random = np.random.default_rng(1)
-    y = random.integers(0, 50, (2, 30)).astype(np.int32)
-    return model, tf.constant(random.normal(size=(2, 30, 8)) * 3, tf.float32), y
-
-
-def test_candidates_that_are_all_characters_cost_what_the_softmax_does(many):
-    model, outputs, y = many
-    order = np.random.default_rng(3).permutation(50).astype(np.int32)
-    every = Candidates(tf.constant(order[:20]), tf.constant(order[20:]), tf.constant(1.0))
-    np.testing.assert_allclose(model.nats(outputs, y, every), cost_of_all(model, outputs, y), rtol=1e-4, atol=1e-5)
-
-
-def test_drawn_candidates_stand_for_the_others_on_average(many):
-    model, outputs, y = many
-    order = np.random.default_rng(3).permutation(50)
-    drawn = [Candidates.draw(order, 30, 7, tf.constant(step, tf.int64)) for step in range(300)]
-    assert drawn[0].frequent.numpy().tolist() == order[:15].tolist()
-    assert set(np.concatenate([c.drawn for c in drawn])) == set(order[15:].tolist())
-    assert (drawn[0].drawn.numpy() != drawn[1].drawn.numpy()).any()
-    again = Candidates.draw(order, 30, 7, tf.constant(1, tf.int64))
-    assert (again.drawn.numpy() == drawn[1].drawn.numpy()).all()
-    own = tf.gather(model.dense(outputs), y, batch_dims=2).numpy()
-    sums = np.mean([np.exp(model.nats(outputs, y, c).numpy() + own) for c in drawn], 0)  # of the softmax's powers
-    whole = np.exp(cost_of_all(model, outputs, y) + own)
-    assert abs(sums / whole - 1).mean() < 0.03
-
-
-def test_a_drawn_softmax_teaches_a_large_vocabulary(many):
-    model, outputs, y = many
-    optimizer = tf.keras.optimizers.Adam(0.05)
-    order = np.argsort(-np.bincount(y.ravel(), minlength=50), kind="stable")
-    before = cost_of_all(model, outputs, y).mean()
-    for step in range(60):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(model.nats(outputs, y, Candidates.draw(order, 16, 1, tf.constant(step, tf.int64))))
-        weights = [model.dense.kernel, model.dense.bias]
-        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
-    assert cost_of_all(model, outputs, y).mean() < before - 1
