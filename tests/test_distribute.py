@@ -185,6 +185,7 @@ def test_ctrl_c_stops_all_workers_together_and_what_the_chief_read_and_planned_i
     with subprocess.Popen(
         command(*words), cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as launcher:
+        assert launcher.stdin is not None
         launcher.stdin.write(text.encode())
         launcher.stdin.close()
         launcher.stdin = None
