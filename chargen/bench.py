@@ -258,6 +258,60 @@ def operations_per_character(characters: int, config: ModelConfig) -> int:
     return 6 * sum(prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name != "embedding")
 
 
+def scale(settings: Settings, workers: int, steps: int) -> dict[str, float]:
+    """Train for so many steps by ``chargen launch`` with so many workers here, and return figures.
+
+    ``characters_per_second`` is the training's own, between its first validation and its last, which leaves the start
+    out. Of the bytes that each worker sends in a step, ``ring_bytes`` is what a ring needs to sum all gradients
+    (Patarasuk and Yuan 2009), ``loopback_bytes`` what Linux has counted, whoever else used the loopback; elsewhere it is
+    missing.
+    Raises ChargenError, with what the launcher said last, if it fails.
+    """
+    from chargen.corpus import read
+
+    values = {**settings, "steps": steps, "validation": 0.02, "run": "run"}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if name != "files" and value]
+    command = [sys.executable, "-m", "chargen", "launch", "--workers", str(workers), "--", "train"]
+    config = ModelConfig.from_json(settings)
+    parameters = sum(prod(s) for s in weight_shapes(len(read(settings["files"]).vocabulary), config).values())
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        files = [str(Path(file).resolve()) for file in settings["files"]]
+        process = subprocess.Popen(
+            [*command, *words, *files], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        stack.enter_context(process)
+        stack.callback(process.terminate)
+        seen: list[tuple[int, float | None]] = []  # the step of each validation, and the counter when it was done
+        records: list[dict[str, Any]] = []
+        while process.poll() is None:
+            with suppress(OSError):
+                records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+            if len(records) > len(seen):
+                seen.append((records[-1]["step"], loopback()))
+            time.sleep(0.01)
+        if process.returncode:
+            assert process.stderr is not None
+            raise ChargenError((process.stderr.read().strip().splitlines() or ["it failed without a word"])[-1])
+    later = records[1:] or records
+    figures = {
+        "workers": workers,
+        "characters_per_second": float(np.median([record["characters_per_second"] for record in later])),
+        "ring_bytes": 2 * (workers - 1) / workers * 4 * parameters,
+    }
+    if len(seen) > 1 and seen[0][1] is not None and seen[-1][1] is not None:
+        figures["loopback_bytes"] = (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0]) / workers
+    return figures
+
+
+def loopback() -> float | None:
+    """Return how many bytes have gone over the loopback since the machine started, where Linux tells it."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/net/dev").read_text("ascii").splitlines()
+        return float(next(line for line in lines if line.strip().startswith("lo:")).split(":")[1].split()[0])
+    return None
+
+
 def sample_sides(model: str, predict: bool = True) -> dict[str, tuple[str, Settings]]:
     """Return the sides of ``chargen bench sample``: the clone at several counts, stock Keras twice, the memory."""
     sides: dict[str, tuple[str, Settings]] = {

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from chargen import ChargenError
-from chargen.bench import interleaved, train_sides
+from chargen.bench import interleaved, scale, train_sides
 from chargen.cli import main
 
 
@@ -55,3 +55,18 @@ def test_pytorch_that_is_not_there_is_named_with_the_cure(monkeypatch):
     monkeypatch.setattr("chargen.bench.find_spec", lambda name: None)
     with pytest.raises(ChargenError, match="pip install torch"):
         train_sides({}, torch=True)
+
+
+def test_the_scaling_benchmark_counts_the_bytes_of_the_gradients(here):
+    sizes = {"layers": 1, "units": 256, "embedding": 8, "batch_size": 4, "seq_length": 4, "precision": "float32"}
+    figures = scale({**sizes, "files": ["book.txt"]}, 2, 30)
+    assert figures["characters_per_second"] > 0
+    assert figures["ring_bytes"] > 1e6
+    if "loopback_bytes" in figures:  # other tests may use the loopback meanwhile
+        assert figures["loopback_bytes"] > 0.9 * figures["ring_bytes"]
+
+
+def test_what_the_scaled_training_says_against_its_settings_is_told(here):
+    sizes = {"layers": 1, "units": 8, "embedding": 4, "batch_size": 3, "seq_length": 4, "precision": "float32"}
+    with pytest.raises(ChargenError, match="worker 0 failed"):
+        scale({**sizes, "files": ["book.txt"]}, 2, 30)

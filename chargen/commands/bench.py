@@ -78,6 +78,42 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
 
 
 @bench.command(
+    "scale",
+    cls=Command,
+    epilog="""
+    chargen bench scale
+    chargen bench scale book.txt --units 1024 --batch-size 128 --json
+    """,
+)
+@click.argument("files", nargs=-1, type=click.Path(exists=True))
+@options(ModelConfig)
+@options(TrainConfig, only=("batch_size", "seq_length", "precision"))
+@click.option("--steps", type=click.IntRange(20), default=60, show_default=True, help="Updates that are measured.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each number of workers.")
+def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any) -> None:
+    """Measure characters per second of training on FILES by 1, 2 and 4 workers on this machine, and what they exchange.
+
+    They share this machine's cores, so the figures tell what dividing costs, not what several machines gain.
+    """
+    from chargen.bench import scale
+
+    if not as_json:
+        click.echo("workers  characters/s   of one   bytes each sends in a step: a ring's   measured")
+    first = 0.0
+    for workers in (1, 2, 4):
+        figures = scale({**values, "files": list(files)}, workers, steps)
+        first = first or figures["characters_per_second"]
+        measured = figures.get("loopback_bytes")
+        if as_json:
+            click.echo(json.dumps(figures))
+            continue
+        click.echo(
+            f"{workers:7}{figures['characters_per_second']:14,.0f}{figures['characters_per_second'] / first:8.2f} x"
+            f"{figures['ring_bytes']:39,.0f}{'-' if measured is None else f'{measured:,.0f}':>11}"
+        )
+
+
+@bench.command(
     "sample",
     cls=Command,
     epilog="""
