@@ -261,10 +261,9 @@ def operations_per_character(characters: int, config: ModelConfig) -> int:
 def scale(settings: Settings, workers: int, steps: int) -> dict[str, float]:
     """Train for so many steps by ``chargen launch`` with so many workers here, and return figures.
 
-    ``characters_per_second`` is the training's own, between its first validation and its last, which leaves the start
-    out. Of the bytes that each worker sends in a step, ``ring_bytes`` is what a ring needs to sum all gradients
-    (Patarasuk and Yuan 2009), ``loopback_bytes`` what Linux has counted, whoever else used the loopback; elsewhere it is
-    missing.
+    ``characters_per_second`` is the training's own, after its first validation, which leaves the start out. Of the
+    bytes that each worker sends in a step, ``ring_bytes`` is what a ring needs to sum all gradients (Patarasuk and Yuan
+    2009), ``loopback_bytes`` what Linux has counted, whoever else used the loopback; elsewhere it is missing.
     Raises ChargenError, with what the launcher said last, if it fails.
     """
     from chargen.corpus import read

@@ -12,7 +12,8 @@ import os
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -36,6 +37,7 @@ FORMAT = 1  # of a cached corpus: raised when the same files would give other id
 HELD_OUT = 500_000
 
 Starts = npt.NDArray[np.int64]
+Advance = Callable[[int], object]  # told how many more characters have been read
 
 
 class Part(NamedTuple):
@@ -57,6 +59,12 @@ class Corpus:
     sha256: str  # by which a changed text is recognised: of characters, ids and starts, not of the files' bytes
     notes: tuple[str, ...] = ()  # what was done to the files that their owner would want to know
     folder: Path | None = None  # where it is kept, if it is
+
+    def write(self, folder: Path) -> None:
+        """Write the corpus into an empty folder, for `opened`."""
+        np.save(folder / "ids.npy", self.ids)
+        np.save(folder / "starts.npy", self.starts)
+        _describe(folder, self.vocabulary, self.sha256, self.notes)
 
     def split(self, validation: float) -> tuple[Part, Part]:
         """Return the part for training and, the text's last ``validation`` share, that for validation: two views.
@@ -82,13 +90,15 @@ def read(
     settings: TrainConfig | None = None,
     known: Vocabulary | None = None,
     cache: Path | None = None,
+    advance: Advance = lambda characters: None,
 ) -> Corpus:
     """Read files, folders and patterns (``-``: standard input; none: the bundled book) as one corpus.
 
     Of ``settings`` it is the options of reading that count: encoding, joining, boilerplate, rare characters. A text
     that does not end its last line gets a line's end if another follows. The vocabulary is every character that
     occurs, and those of ``known``. Memory holds a block at a time, and in the end the ids: mapped from a folder in
-    ``cache``, where they are found the next time, or as an array where there is no cache.
+    ``cache``, where they are found the next time, or as an array where there is no cache. ``advance`` is told of the
+    characters that have been read, as they are.
 
     Raises ChargenError for a file that is missing, empty, unreadable, binary or not in the encoding, and if the cache
     can't be written.
@@ -99,7 +109,7 @@ def read(
         try:
             if cache is None:
                 with tempfile.TemporaryDirectory(prefix="chargen-") as temporary:
-                    _build(Path(temporary), found, settings, known)
+                    _build(Path(temporary), found, settings, known, advance)
                     return opened(Path(temporary), files, _name(paths), mapped=False)
             folder = cache / _key(found, settings, known)
             cache.mkdir(parents=True, exist_ok=True)
@@ -111,7 +121,7 @@ def read(
                     shutil.rmtree(building, ignore_errors=True)  # which a kill left
                     building.mkdir()
                     try:
-                        _build(building, found, settings, known)
+                        _build(building, found, settings, known, advance)
                         building.replace(folder)
                     finally:
                         shutil.rmtree(building, ignore_errors=True)
@@ -146,11 +156,19 @@ def held_out(characters: int, validation: float) -> int:
     return max(2, min(HELD_OUT, round(characters * validation)))
 
 
-def cache_folder(settings: TrainConfig) -> Path:
-    """Return the folder for the texts of runs: the one that is asked for, or the platform's, shared by all runs."""
+def cache_folder(settings: TrainConfig) -> Path | None:
+    """Return the folder for the texts of runs: the one that is asked for, or the platform's, shared by all runs.
+
+    None where the platform's can't be written: texts are in memory then.
+    """
     from platformdirs import user_cache_path
 
-    return Path(settings.cache) if settings.cache else user_cache_path("chargen", appauthor=False)
+    if settings.cache:
+        return Path(settings.cache)
+    folder = user_cache_path("chargen", appauthor=False)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def voices() -> dict[str, str]:
@@ -234,11 +252,13 @@ class _Spool:
         return {chr(point): n for point, n in zip(self.points, np.asarray(counts).tolist(), strict=True) if n < least}
 
 
-def _build(folder: Path, found: Sequence[Source], settings: TrainConfig, known: Vocabulary | None) -> None:
+def _build(
+    folder: Path, found: Sequence[Source], settings: TrainConfig, known: Vocabulary | None, advance: Advance
+) -> None:
     """Write a corpus into an empty folder: the documents to a spool, then the spool in the vocabulary's ids."""
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = _Spool(file)
-        starts, notes = _spool_documents(spool, found, settings)
+        starts, notes = _spool_documents(spool, found, settings, advance)
         before = set(known.characters if known else "")
         rare = {c: n for c, n in spool.rarer(settings.min_count).items() if c not in before}
         unknown = UNKNOWN if rare or (known and known.unknown) else None
@@ -260,12 +280,16 @@ def _build(folder: Path, found: Sequence[Source], settings: TrainConfig, known: 
         times = f"{len(rare):,} characters, {sum(rare.values()):,} times in all"
         notes.append(f"rarer than --min-count are {times}: they are one unknown character")
     np.save(folder / "starts.npy", starts)
-    told = {"vocabulary": vocabulary.characters, "unknown": unknown, "sha256": digest.hexdigest(), "notes": notes}
+    _describe(folder, vocabulary, digest.hexdigest(), notes)
+
+
+def _describe(folder: Path, vocabulary: Vocabulary, sha256: str, notes: Sequence[str]) -> None:
+    told = {"vocabulary": vocabulary.characters, "unknown": vocabulary.unknown, "sha256": sha256, "notes": notes}
     write_beside(folder / "corpus.json", json.dumps({"format": FORMAT, **told}).encode())
 
 
 def _spool_documents(
-    spool: _Spool, found: Sequence[Source], settings: TrainConfig
+    spool: _Spool, found: Sequence[Source], settings: TrainConfig, advance: Advance
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Add all documents to the spool; return where they start, and the notes."""
     starts: list[int] = []
@@ -281,6 +305,7 @@ def _spool_documents(
                         spool.add("\n")
                     starts.append(spool.characters)
                 spool.add(part)
+                advance(len(part))
                 line_ended = part.endswith("\n")
         except NoTextError as reason:
             if not source.found:

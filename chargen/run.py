@@ -130,8 +130,8 @@ class Run:
                 )
             folder.mkdir(parents=True, exist_ok=True)
             if STANDARD_INPUT in corpus.files:
-                assert corpus.folder is not None
-                shutil.copytree(corpus.folder, folder / CORPUS)
+                (folder / CORPUS).mkdir()
+                corpus.write(folder / CORPUS)
             if parent is not None:
                 weights = grown(parent, corpus.vocabulary, config.train.random_seed)
                 summary = {"sha256": corpus.sha256, "progress": asdict(Progress())}
@@ -172,8 +172,8 @@ class Run:
         write_beside(self.config_path, _json(config.to_json()))
         self.config = config
 
-    def corpus(self, files: tuple[str, ...] = ()) -> Corpus:
-        """Read the run's text again, from ``files`` if it has moved.
+    def corpus(self, files: tuple[str, ...] = (), advance: Advance = lambda characters: None) -> Corpus:
+        """Read the run's text again, from ``files`` if it has moved; ``advance`` is as for `corpus.read`.
 
         Raises ChargenError if it is not there, or not the text that the run was started with.
         """
@@ -187,7 +187,7 @@ class Run:
                     f"the text of this run, {missing[0]}, is gone: name where it is now, "
                     f"chargen train TEXT --resume {quote(str(self.path))}"
                 )
-            corpus = read(files or config.files, config.train, config.known, cache_folder(config.train))
+            corpus = read(files or config.files, config.train, config.known, cache_folder(config.train), advance)
         if corpus.sha256 != config.sha256:
             raise ChargenError(
                 f"the text has changed since this run began ({config.characters:,} characters then, "

@@ -10,7 +10,7 @@ import pytest
 
 from chargen import ChargenError
 from chargen.config import TrainConfig
-from chargen.corpus import read
+from chargen.corpus import cache_folder, opened, read
 from chargen.documents import decode
 from chargen.vocabulary import Vocabulary
 
@@ -239,3 +239,28 @@ def test_a_large_vocabulary_is_read_as_it_grows(tmp_path):
     corpus = read(written(tmp_path, a=text))
     assert corpus.ids.dtype == np.uint16
     assert corpus.vocabulary.decode(corpus.ids) == text
+
+
+def test_where_the_platforms_cache_cannot_be_written_texts_are_in_memory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert cache_folder(TrainConfig()) is None
+    assert cache_folder(TrainConfig(cache=str(tmp_path / "own"))) == tmp_path / "own"
+
+
+def test_reading_tells_how_far_it_is(tmp_path):
+    told: list[int] = []
+    corpus = read(written(tmp_path, a="x" * 200_000, b="y\n"), advance=told.append)
+    assert len(told) > 3
+    assert sum(told) == len(corpus.ids) - 1  # but for the line's end between the two
+
+
+def test_a_corpus_that_was_written_opens_as_it_was(tmp_path):
+    corpus = read(written(tmp_path, a="aab\n", b="ü"), TrainConfig(min_count=2))
+    (tmp_path / "kept").mkdir()
+    corpus.write(tmp_path / "kept")
+    back = opened(tmp_path / "kept", corpus.files, corpus.name, mapped=True)
+    assert (back.ids == corpus.ids).all()
+    assert (back.vocabulary, back.sha256, back.notes, back.starts.tolist()) == (
+        corpus.vocabulary, corpus.sha256, corpus.notes, corpus.starts.tolist()
+    )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -20,7 +21,7 @@ from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from chargen.corpus import Corpus, Part
+    from chargen.corpus import Advance, Corpus, Part
     from chargen.model import CharLM
     from chargen.modelfile import ModelFile
     from chargen.run import Run, RunConfig
@@ -33,6 +34,7 @@ from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, qu
 RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache", "distribute")}  # what --resume has
 SHAPE = {"layers", "units", "embedding"}  # what --from doesn't
 OLD_TEXT = 100_000  # characters of the old text, at the most, that tell what was forgotten
+NOTES = 10  # on the text that are shown; a library may have very many
 TASTE = 96  # characters written at each validation
 
 
@@ -190,23 +192,37 @@ def decide(
         run = Run(Path(resume) if resume else newest())
         if "cache" in asked:
             run.config = replace(run.config, train=replace(run.config.train, cache=training.cache))
-        text = run.corpus(files)
+        with reading() as advance:
+            text = run.corpus(files, advance)
         config = plan.resume(run, text, training, asked, replicas)
         if files and STANDARD_INPUT not in files:
             config = replace(config, files=text.files)
         return Chosen(run, config, text, "")
     old = None if parent is None else open_model(parent)
-    text = corpus.read(files, training, None if old is None else old.vocabulary, corpus.cache_folder(training))
+    known = None if old is None else old.vocabulary
+    with reading() as advance:
+        text = corpus.read(files, training, known, corpus.cache_folder(training), advance)
     speed = replicas * plan.machine(training)
     if parent is not None and old is not None:
         config = plan.plan(text, old.config, training, asked | SHAPE, speed, replicas)
-        config = replace(config, parent=str(find_model(parent).resolve()), known=old.vocabulary)
+        config = replace(config, parent=str(find_model(parent).resolve()), known=known)
     else:
         config = plan.plan(text, shape, training, asked, speed, replicas)
     part, _ = text.split(config.train.validation)
     Streams(part.ids, config.train.batch_size, config.train.seq_length)  # refuses a text that is too short
     why = "" if old is not None or "units" in asked else plan.reason(config, len(text.vocabulary), speed)
     return Chosen(None, config, text, why, old)
+
+
+@contextmanager
+def reading() -> Iterator[Advance]:
+    """Show that a text is being read, if it takes long; yield what is to be called with the characters that were."""
+    from tqdm import tqdm
+
+    with tqdm(
+        desc="reading", unit=" characters", unit_scale=True, miniters=1, delay=1, disable=None, leave=False
+    ) as bar:
+        yield bar.update
 
 
 def same_text(run: Run, files: tuple[str, ...], training: TrainConfig) -> Corpus:
@@ -227,11 +243,14 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
     model, training, execution = config.model, config.train, config.execution
     held_out = len(corpus.split(training.validation)[1].ids)
     parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
-    for note in corpus.notes:
+    for note in corpus.notes[:NOTES]:
         click.echo(note)
+    if len(corpus.notes) > NOTES:
+        click.echo(f"... and so on, {len(corpus.notes):,} notes in all")
     length = f"{training.minutes} minutes" if config.stop is None else f"{config.stop - config.start:,} steps"
+    documents = f" in {len(corpus.starts):,} documents" if len(corpus.starts) > 1 else ""
     lines = {
-        "text": f"{corpus.name}: {len(corpus.ids):,} characters, {len(corpus.vocabulary)} distinct; "
+        "text": f"{corpus.name}: {len(corpus.ids):,} characters{documents}, {len(corpus.vocabulary)} distinct; "
         f"the last {held_out:,} are for validation",
         "model": f"{model.layers} x {model.units} LSTM, {parameters:,} parameters",
         "sizes": why,
