@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig, TrainConfig
-from chargen.corpus import Corpus, cache_folder, opened, read
+from chargen.corpus import Advance, Corpus, cache_folder, opened, read
 from chargen.documents import STANDARD_INPUT, expanded
 from chargen.lock import locked
 from chargen.modelfile import Checkpoint, ModelFile, grown, write_beside
