@@ -32,9 +32,6 @@ from chargen.vocabulary import CODE_POINTS, UNKNOWN, Ids, Vocabulary, code_point
 VOICES = ("log", "letters", "manual")  # texts of three authors, beside the book
 FILES = ("ids.npy", "starts.npy", "corpus.json")  # of a cached corpus
 FORMAT = 1  # of a cached corpus: raised when the same files would give other ids
-# Characters at the most that are held out: by chance alone their bpc is then within 0.005 of that of all of them, and
-# to score them takes a second to half a minute.
-HELD_OUT = 500_000
 
 Starts = npt.NDArray[np.int64]
 Advance = Callable[[int], object]  # told how many more characters have been read
@@ -66,13 +63,13 @@ class Corpus:
         np.save(folder / "starts.npy", self.starts)
         _describe(folder, self.vocabulary, self.sha256, self.notes)
 
-    def split(self, validation: float) -> tuple[Part, Part]:
+    def split(self, validation: float, most: int | None = None) -> tuple[Part, Part]:
         """Return the part for training and, the text's last ``validation`` share, that for validation: two views.
 
-        Each holds two characters at least: one to read and one to predict; validation holds HELD_OUT at the most.
+        Each holds two characters at least: one to read and one to predict; validation holds no more than ``most``.
         Raises ChargenError where they can't.
         """
-        border = len(self.ids) - held_out(len(self.ids), validation)
+        border = len(self.ids) - held_out(len(self.ids), validation, most)
         if border < 2:
             raise ChargenError(
                 f"the text is too short, {len(self.ids):,} characters, which leaves fewer than 2 for training: "
@@ -111,7 +108,10 @@ def read(
                 with tempfile.TemporaryDirectory(prefix="chargen-") as temporary:
                     _build(Path(temporary), found, settings, known, advance)
                     return opened(Path(temporary), files, _name(paths), mapped=False)
+            before = [source.stamp() for source in found]
             folder = cache / _key(found, settings, known)
+            if folder.exists():
+                return opened(folder, files, _name(paths), mapped=True)
             cache.mkdir(parents=True, exist_ok=True)
             lock = folder.with_suffix(".lock")
             lock.touch()
@@ -122,19 +122,24 @@ def read(
                     building.mkdir()
                     try:
                         _build(building, found, settings, known, advance)
+                        for source, stamp in zip(found, before, strict=True):
+                            if source.stamp() != stamp:
+                                raise ChargenError(f"{source.name} has changed while it was read: try again")
                         building.replace(folder)
                     finally:
                         shutil.rmtree(building, ignore_errors=True)
         except OSError as error:
+            where, why = cache or tempfile.gettempdir(), error.strerror or error
             raise ChargenError(
-                f"the text can't be kept in {cache or tempfile.gettempdir()}: {error.strerror}; make room, or name "
-                "another folder with --cache"
+                f"the text can't be kept in {where}: {why}; make room, or name another folder with --cache"
             ) from None
     return opened(folder, files, _name(paths), mapped=True)
 
 
-def opened(folder: Path, files: tuple[str, ...], name: str, *, mapped: bool) -> Corpus:
-    """Open a corpus that was built in a folder. Raises ChargenError if it is damaged."""
+def opened(
+    folder: Path, files: tuple[str, ...], name: str, advice: str = "delete it, and it is made again", *, mapped: bool
+) -> Corpus:
+    """Open a corpus that was built in a folder. Raises ChargenError if it is damaged; ``advice`` says what to do."""
     try:
         told = json.loads((folder / "corpus.json").read_text("utf-8"))
         return Corpus(
@@ -148,12 +153,12 @@ def opened(folder: Path, files: tuple[str, ...], name: str, *, mapped: bool) -> 
             folder=folder if mapped else None,
         )
     except (OSError, ValueError, LookupError, TypeError, EOFError):
-        raise ChargenError(f"{folder} is damaged: delete it, and it is made again from the text") from None
+        raise ChargenError(f"{folder} is damaged: {advice}") from None
 
 
-def held_out(characters: int, validation: float) -> int:
-    """Return how many of a text's characters are for validation, of which this share is asked for."""
-    return max(2, min(HELD_OUT, round(characters * validation)))
+def held_out(characters: int, validation: float, most: int | None) -> int:
+    """Return how many of a text's characters are for validation, of which this share is asked for, and no more."""
+    return max(2, min(most or characters, round(characters * validation)))
 
 
 def cache_folder(settings: TrainConfig) -> Path | None:
@@ -263,6 +268,8 @@ def _build(
         rare = {c: n for c, n in spool.rarer(settings.min_count).items() if c not in before}
         unknown = UNKNOWN if rare or (known and known.unknown) else None
         characters = before | {*map(chr, spool.points)} - rare.keys() | {*(unknown or "")}
+        if characters == {unknown}:
+            raise ChargenError(f"no character occurs {settings.min_count:,} times: ask for a smaller --min-count")
         vocabulary = Vocabulary("".join(sorted(characters)), unknown)
         table = np.array([vocabulary.id_of(chr(point)) for point in spool.points], vocabulary.dtype)
         digest = hashlib.sha256(vocabulary.characters.encode("utf-8"))
@@ -297,9 +304,9 @@ def _spool_documents(
     left_out: list[int] = []
     line_ended = True
     for source in found:
-        mark, before = spool.mark(), len(starts)
+        mark, before, ended = spool.mark(), len(starts), line_ended
         try:
-            for part in filter(None, text(source, settings.encoding, None if settings.keep_boilerplate else left_out)):
+            for part in text(source, settings.encoding, None if settings.keep_boilerplate else left_out):
                 if len(starts) == before:
                     if not line_ended:
                         spool.add("\n")
@@ -312,6 +319,7 @@ def _spool_documents(
                 raise
             spool.back(mark)
             del starts[before:]
+            line_ended = ended
             notes.append(f"{source.name} is {reason.what}: left out")
     if not spool.characters:
         folder = Path(found[0].name).parent

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import re
 import shutil
 import sys
@@ -40,6 +41,7 @@ ADVICE = "name its encoding with --encoding, such as --encoding cp1252"
 # What stands around a book of Project Gutenberg: the lines of today, and those of the etexts before 2004.
 GUTENBERG = ("GUTENBERG", "Gutenberg")
 HEADER = 50_000  # characters within which a header ends
+LICENCE = 60_000  # characters of a licence, and of the header that may follow it, at the most
 LINES = 1_000  # characters that are held back, as a block may end within such lines
 _BOOK_STARTS = re.compile(
     r"^(?:\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG(?:[^*\n]*\n){0,3}?[^*\n]*\*\*\*|\*END[* ]*THE SMALL PRINT!)"
@@ -69,6 +71,14 @@ class Source:
     path: Any  # a Path, or what importlib.resources has in its place
     found: bool = False  # in a folder, and not named: passed over where it is no text
 
+    def stamp(self) -> tuple[int, ...]:
+        """Return what changes with the file: size, time, place."""
+        if not isinstance(self.path, Path):  # inside an installed package
+            return ()
+        with _readable(self):
+            told = self.path.stat()
+            return told.st_size, told.st_mtime_ns, told.st_ino
+
     def sha256(self) -> str:
         """Return the hash of the file's bytes: 1 GB takes 0.6 s on a processor with instructions for it."""
         with _readable(self), self.path.open("rb") as file:
@@ -94,16 +104,26 @@ def sources(paths: Sequence[str]) -> Iterator[list[Source]]:
                 with kept.open("wb") as file:
                     shutil.copyfileobj(sys.stdin.buffer, file, BLOCK)
                 found.append(Source("standard input", kept))
-            else:
-                found += [source for one in expanded(path) for source in _files(one)]
+                continue
+            for one in expanded(path):
+                if one.is_dir() or one.is_file() or not one.exists():
+                    found += _files(one)
+                else:  # a pipe, which can be read only once
+                    kept = Path(folder) / f"pipe-{len(found)}"
+                    with one.open("rb") as pipe, kept.open("wb") as file:
+                        shutil.copyfileobj(pipe, file, BLOCK)
+                    found.append(Source(str(one), kept))
         yield found if paths else [Source(BUNDLED, resources.files("chargen.corpora").joinpath(BUNDLED))]
 
 
 def expanded(path: str) -> list[Path]:
     """Return what a path or a pattern stands for, in order; the path itself if nothing has it."""
-    if glob.has_magic(path) and not Path(path).exists():
-        return sorted(map(Path, glob.glob(path, recursive=True))) or [Path(path)]  # noqa: PTH207, it may be absolute
-    return [Path(path)]
+    if not glob.has_magic(path) or os.path.exists(path):  # noqa: PTH110  # Path's raises for a very long name
+        return [Path(path)]
+    found = sorted(map(Path, glob.glob(path, recursive=True)))  # noqa: PTH207  # it may be absolute
+    if "**" in path:  # which finds folders, and what is in them
+        found = [one for one in found if not one.is_dir()]
+    return found or [Path(path)]
 
 
 def _files(path: Path) -> Iterator[Source]:
@@ -111,13 +131,23 @@ def _files(path: Path) -> Iterator[Source]:
         yield Source(str(path), path)
         return
     files = sorted(f for f in path.rglob("*") if f.is_file())
-    if not files:
-        raise ChargenError(f"{path} holds no text files: name a folder with text in it, or the files themselves")
     # A folder of texts is often where runs are made; what they hold is no text, and changes.
-    runs = {file.parent for file in files if file.name == "config.json" and b'"sha256"' in file.read_bytes()}
-    for file in files:
-        if not any(part.startswith(".") for part in file.relative_to(path).parts) and not runs & {*file.parents}:
-            yield Source(str(file), file, found=True)
+    runs = {file.parent for file in files if file.name == "config.json" and _of_a_run(file)}
+    seen = [
+        file
+        for file in files
+        if not any(part.startswith(".") for part in file.relative_to(path).parts) and not runs & {*file.parents}
+    ]
+    if not seen:
+        raise ChargenError(f"{path} holds no text files: name a folder with text in it, or the files themselves")
+    yield from (Source(str(file), file, found=True) for file in seen)
+
+
+def _of_a_run(config: Path) -> bool:
+    try:
+        return b'"sha256"' in config.read_bytes()
+    except OSError:
+        return False
 
 
 def decode(data: bytes, source: str, encoding: str = "utf-8", advice: str = ADVICE) -> str:
@@ -140,7 +170,15 @@ def text(source: Source, encoding: str, left_out: list[int] | None) -> Iterator[
     with _readable(source), _opened(source) as file:
         blocks = iter(lambda: file.read(BLOCK), b"")
         decoded = _decoded(blocks, source.name, encoding, ADVICE)
-        yield from _composed(decoded if left_out is None else _books(decoded, left_out))
+        empty = True
+        for part in filter(None, _composed(decoded if left_out is None else _books(decoded, left_out))):
+            empty = False
+            yield part
+        if empty:
+            raise NoTextError(
+                "nothing but Project Gutenberg's own words",
+                f"{source.name} is nothing but Project Gutenberg's header and licence: --keep-boilerplate keeps them",
+            )
 
 
 @contextmanager
@@ -199,6 +237,8 @@ def _decoded(blocks: Iterable[bytes], source: str, encoding: str, advice: str) -
             if encoding != "utf-8":
                 characters.encode("utf-8")  # which lone surrogates, that some encodings let through, can't be
         except UnicodeError as error:
+            if not wide and any(b"\0" in more for more in blocks):
+                raise NoTextError("binary", f"{source} is a binary file: give a text file") from None
             where = "it"
             if isinstance(error, UnicodeDecodeError):  # of what was left of the block before, and this one
                 where = f"byte 0x{error.object[error.start]:02x} at offset {read - len(error.object) + error.start}"
@@ -234,7 +274,10 @@ def _nfc(text: str) -> str:
 
 
 def _stands_alone(character: str) -> bool:
-    return character < "\u0300" or "\u3400" <= character <= "\u9fff" or "\uac00" <= character <= "\ud7a3"
+    """Tell whether a character composes with none before it: all that do are marks, and Korean vowels and finals."""
+    return character < "\u0300" or not (
+        unicodedata.category(character).startswith("M") or "\u1160" <= character <= "\u11ff"
+    )
 
 
 def _books(texts: Iterable[str], left_out: list[int]) -> Iterator[str]:
@@ -261,8 +304,13 @@ def _books(texts: Iterable[str], left_out: list[int]) -> Iterator[str]:
         ready = len(held) if last else len(held) - LINES
         if inside and ready:
             yield held[:ready]
-        elif not inside:
+        elif last:
             dropped += ready
+        elif not inside:
+            if len(held) < LICENCE:  # what follows a book is its licence, or another book's header
+                continue
+            inside = True  # but not at such length: it is somebody's text
+            yield held[:ready]
         held = held[ready:]
     if dropped:
         left_out.append(dropped)

@@ -85,7 +85,8 @@ def score(text: str, vocabulary: Vocabulary, evaluate: Evaluation, starts: Start
         raise ChargenError("the text is too short: it has fewer than two characters that the model knows")
     costs = np.zeros(len(text))
     read = known | (vocabulary.unknown is not None)
-    costs[read] = [0, *evaluate(ids, (np.cumsum(read) - read)[starts])]
+    places: Starts = (np.cumsum(read) - read)[starts]
+    costs[read] = np.concatenate([[0], evaluate(ids, places[places < len(ids)])])
     count = int((~known).sum())
     escape = vocabulary.escape_nats(count, len(text))
     costs[~known] = escape / max(count, 1)

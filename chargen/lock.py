@@ -19,7 +19,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     except ImportError:  # Windows, which has no locks on folders
         yield
         return
-    opened = os.open(path, os.O_RDONLY)
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # NFS locks only what can be written
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -22,6 +22,7 @@ from chargen.vocabulary import Ids
 DEPTH = 32
 LENGTHS = (8, 16, 32)  # sequences whose share in the corpus is told
 FORMAT = 1
+MOST = 200_000_000  # characters of a corpus that is searched: 11 GB
 
 Places = npt.NDArray[np.uint32]
 
@@ -77,6 +78,11 @@ def index(corpus: Corpus, cache: Path) -> Places:
         arrays, header = read_arrays(cache)
         if header == key:
             return arrays["places"]
+    if len(corpus.ids) > MOST:
+        raise ChargenError(
+            f"the text is too long to be searched for copies: {len(corpus.ids):,} characters, of which each takes 53 "
+            f"bytes of memory; {MOST:,} can be"
+        )
     places = build(corpus.ids)
     with suppress(ChargenError):  # where nothing can be kept, it is made again the next time
         write_arrays(cache, {"places": places}, key)

@@ -43,7 +43,7 @@ def plan(
     smaller where the text is too short for them (see `streams.fit`). Raises ChargenError if the batch size that is
     asked for can't be divided among the replicas.
     """
-    characters = len(corpus.split(train.validation)[0].ids)
+    characters = len(corpus.split(train.validation, train.held_out)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
         train = replace(train, minutes=MINUTES)
     units = model.units if "units" in asked else None
@@ -114,7 +114,7 @@ def sizes(
 
 def reason(config: RunConfig, vocabulary: int, speed: float) -> str:
     """Return, in a line, what the sizes of a run follow from; what was asked for is as it was asked."""
-    characters = config.characters - held_out(config.characters, config.train.validation)
+    characters = config.characters - held_out(config.characters, config.train.validation, config.train.held_out)
     read = _read(config.model.units, characters, vocabulary, config.train, speed)
     return (
         f"some {read:,.0f} characters will be read, the text {read / characters:.1f} times; "
@@ -170,7 +170,7 @@ def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str],
             f"`chargen train --resume {quote(str(run.path))} --epochs 5`"
         )
     settings = replace(config.train, minutes=train.minutes, epochs=train.epochs, steps=train.steps)
-    steps = _steps(settings, len(corpus.split(settings.validation)[0].ids))
+    steps = _steps(settings, len(corpus.split(settings.validation, settings.held_out)[0].ids))
     return replace(config, train=settings, start=progress.step, stop=None if steps is None else progress.step + steps)
 
 

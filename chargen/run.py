@@ -17,12 +17,14 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Self
 
+import numpy as np
+
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.corpus import Advance, Corpus, cache_folder, opened, read
 from chargen.documents import STANDARD_INPUT, expanded
 from chargen.lock import locked
-from chargen.modelfile import Checkpoint, ModelFile, grown, write_beside
+from chargen.modelfile import Checkpoint, ModelFile, grown, read_arrays, write_beside
 from chargen.vocabulary import Vocabulary
 
 FORMAT = 1  # of config.json
@@ -59,8 +61,8 @@ class RunConfig:
             raise ChargenError(f"it has format {values['format']}, this chargen reads format {FORMAT}")
         return cls(
             model=ModelConfig.from_json(values["model"]),
-            # Before files kept their borders, and boilerplate was left out, neither had been.
-            train=TrainConfig.from_json({"join": True, "keep_boilerplate": True, **values["train"]}),
+            # Before files kept their borders, boilerplate was left out and validation had an end, that was so.
+            train=TrainConfig.from_json({"join": True, "keep_boilerplate": True, "held_out": None, **values["train"]}),
             execution=Execution.from_json(values.get("execution", {})),
             start=int(values["start"]),
             stop=None if values["stop"] is None else int(values["stop"]),
@@ -179,21 +181,35 @@ class Run:
         """
         config = self.config
         if STANDARD_INPUT in config.files and not files:
-            corpus = opened(self.path / CORPUS, config.files, config.name, mapped=True)
+            corpus = self._kept_corpus()
         else:
+            cache = cache_folder(config.train)
+            if cache is not None and cache.exists() and not os.access(cache, os.W_OK):
+                cache = None
             missing = [f for f in files or config.files if f != STANDARD_INPUT and not expanded(f)[0].exists()]
             if missing:
                 raise ChargenError(
                     f"the text of this run, {missing[0]}, is gone: name where it is now, "
                     f"chargen train TEXT --resume {quote(str(self.path))}"
                 )
-            corpus = read(files or config.files, config.train, config.known, cache_folder(config.train), advance)
+            corpus = read(files or config.files, config.train, config.known, cache, advance)
         if corpus.sha256 != config.sha256:
             raise ChargenError(
                 f"the text has changed since this run began ({config.characters:,} characters then, "
                 f"{len(corpus.ids):,} now): bring the old text back, or train on the new one without --resume"
             )
         return corpus
+
+    def _kept_corpus(self) -> Corpus:
+        config, older = self.config, self.path / "corpus.safetensors"  # before there were mapped ones
+        if not older.exists():
+            advice = "bring it back, or train anew from the text"
+            return opened(self.path / CORPUS, config.files, config.name, advice, mapped=True)
+        arrays, header = read_arrays(older)
+        if "ids" not in arrays or "vocabulary" not in header:
+            raise ChargenError(f"{older} is damaged: train again from the text")
+        vocabulary = Vocabulary(header["vocabulary"])
+        return Corpus(arrays["ids"], np.zeros(1, np.int64), vocabulary, config.files, config.name, config.sha256)
 
     @property
     def config_path(self) -> Path:

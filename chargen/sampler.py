@@ -76,7 +76,8 @@ def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
     """
     chosen: list[Filter] = []
     if config.allow is not None or config.forbid is not None:
-        allowed = np.array([_may(c, config.allow, config.forbid) for c in vocabulary.characters])
+        may = (c != vocabulary.unknown and _may(c, config.allow, config.forbid) for c in vocabulary.characters)
+        allowed = np.array(list(may))
         if not allowed.any():
             raise ChargenError("no character that the model knows may be drawn: ease --allow or --forbid")
         chosen.append(partial(allow, allowed=allowed))

@@ -37,8 +37,8 @@ class Vocabulary:
 
     def __init__(self, characters: str, unknown: str | None = None) -> None:
         self.characters, self.unknown = characters, unknown
-        points = code_points(characters).astype(np.int64)
-        if not len(points) or (np.diff(points) <= 0).any():
+        points = code_points(characters)
+        if not len(points) or (points[1:] <= points[:-1]).any():
             raise ChargenError("a vocabulary is at least one character, each once, in code-point order")
         self.dtype = np.min_scalar_type(len(points) - 1)  # uint8, uint16 or uint32
         self._points = points
@@ -114,7 +114,7 @@ class Vocabulary:
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """Return the text whose ids (N,) these are. Raises IndexError for an id that no character has."""
-        return "".join(map(chr, self._points[np.asarray(ids, np.int64)]))
+        return self._points.take(np.asarray(ids)).astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def repair(self, text: str) -> tuple[str, str]:
         """Return ``text`` in characters of this vocabulary, and the characters that had to be left out.

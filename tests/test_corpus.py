@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import chargen.corpus
 from chargen import ChargenError
 from chargen.config import TrainConfig
 from chargen.corpus import cache_folder, opened, read
@@ -130,10 +131,10 @@ def test_parts_know_where_their_documents_begin(tmp_path):
     assert (train.starts.tolist(), validation.starts.tolist()) == ([8, 11], [])
 
 
-def test_validation_has_an_end_however_long_the_text(tmp_path, monkeypatch):
-    monkeypatch.setattr("chargen.corpus.HELD_OUT", 5)
+def test_validation_has_an_end_however_long_the_text(tmp_path):
     corpus = read(written(tmp_path, a="0123456789" * 10))
-    assert [len(part.ids) for part in corpus.split(0.1)] == [95, 5]
+    assert [len(part.ids) for part in corpus.split(0.1, 5)] == [95, 5]
+    assert [len(part.ids) for part in corpus.split(0.1, 50)] == [90, 10]
 
 
 def test_what_was_read_is_kept_and_mapped_and_found_again(tmp_path, monkeypatch):
@@ -264,3 +265,43 @@ def test_a_corpus_that_was_written_opens_as_it_was(tmp_path):
     assert (back.vocabulary, back.sha256, back.notes, back.starts.tolist()) == (
         corpus.vocabulary, corpus.sha256, corpus.notes, corpus.starts.tolist()
     )  # fmt: skip
+
+
+def test_a_binary_file_leaves_the_lines_around_it_as_they_are(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    written(folder, a="abc\n", b=b"x" * 40_000 + b"\0", c="def")
+    written(folder, d=b"y\n" * 40_000 + b"\0", e="ghi")
+    corpus = read([str(folder)])
+    assert corpus.vocabulary.decode(corpus.ids) == "abc\ndef\nghi"
+
+
+def test_a_pipe_is_read_once_and_a_file_that_changes_meanwhile_is_refused(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    writer = subprocess.Popen(["sh", "-c", "echo through a pipe > pipe"], cwd=tmp_path)
+    corpus = read([str(tmp_path / "pipe")], cache=tmp_path / "cache")
+    writer.wait(10)
+    assert corpus.vocabulary.decode(corpus.ids) == "through a pipe\n"
+    paths = written(tmp_path, a="one\n")
+    build = chargen.corpus._build
+
+    def changing(*arguments):
+        build(*arguments)
+        written(tmp_path, a="another\n")
+
+    monkeypatch.setattr("chargen.corpus._build", changing)
+    with pytest.raises(ChargenError, match=r"a\.txt has changed while it was read"):
+        read(paths, cache=tmp_path / "cache")
+    monkeypatch.undo()
+    written(tmp_path, a="one\n")
+    again = read(paths, cache=tmp_path / "cache")
+    assert again.vocabulary.decode(again.ids) == "one\n"
+
+
+def test_a_folder_of_hidden_files_holds_no_text_and_rare_characters_alone_are_none(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".hidden").write_text("x")
+    with pytest.raises(ChargenError, match="holds no text files"):
+        read([str(tmp_path / "folder")])
+    with pytest.raises(ChargenError, match="no character occurs 9 times"):
+        read(written(tmp_path, a="abab"), TrainConfig(min_count=9))

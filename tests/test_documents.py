@@ -129,3 +129,34 @@ def test_patterns_stand_for_the_files_that_match_in_order(tmp_path):
     assert expanded(str(tmp_path / "x*")) == [tmp_path / "x*"]
     with sources([str(tmp_path / "?.txt")]) as found:
         assert [Path(source.name).name for source in found] == ["a.txt", "b.txt"]
+
+
+def test_what_follows_a_book_at_length_is_no_licence_and_stays(tmp_path):
+    own = "My own words about it.\n" * 5000
+    (tmp_path / "text").write_text(TODAY[0] + BOOK + TODAY[1] + own)
+    assert read(tmp_path / "text", left_out=[]).endswith(own)
+    (tmp_path / "header").write_text(TODAY[0])
+    with pytest.raises(NoTextError, match="nothing but Project Gutenberg's header"):
+        read(tmp_path / "header", left_out=[])
+
+
+def test_a_pattern_finds_each_file_once(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "sub/b.txt"):
+        (tmp_path / name).write_text(name)
+    for pattern in ("**", "**/*"):
+        assert [p.name for p in expanded(str(tmp_path / pattern))] == ["a.txt", "b.txt"]
+    assert expanded("x" * 5000 + "*")
+
+
+def test_a_long_text_without_words_is_read_as_fast_as_others(tmp_path, monkeypatch):
+    (tmp_path / "text").write_text("ひらがなカタカナ" * 20_000)
+    composed: list[int] = []
+
+    def noted(part):
+        composed.append(len(part))
+        return part
+
+    monkeypatch.setattr("chargen.documents._nfc", noted)
+    read(tmp_path / "text")
+    assert max(composed) < 2 * (1 << 14)  # nothing is held back from block to block

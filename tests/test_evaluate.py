@@ -137,3 +137,8 @@ def test_places_of_documents_are_those_of_the_text_with_its_unknown_characters(m
 
     score("abxxcab", Vocabulary("abc"), noted, np.array([2, 4, 5]))
     assert told == [[2, 2, 3]]
+
+
+def test_a_last_document_without_a_known_character_is_scored(model):
+    result = score("abcabxx", Vocabulary("abc"), in_order(model), np.array([5]))
+    assert result.unknown_characters == 2

@@ -1,11 +1,14 @@
 import json
 import os
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.corpus import read
+from chargen.modelfile import write_arrays
 from chargen.plan import plan
 from chargen.run import Progress, Run, find_model, newest
 
@@ -105,3 +108,28 @@ def test_a_run_is_finished_until_a_new_schedule_starts_where_it_ended(corpus):
     run = made(corpus)
     assert not run.finished(Progress(step=run.config.stop - 1))
     assert run.finished(Progress(step=run.config.stop, finished=True))
+
+
+def test_a_run_of_before_texts_had_borders_reads_its_text_as_it_was_then(here, text):
+    """A configuration without the options of today: files were joined, and a tenth was for validation in any case."""
+    (here / "more.txt").write_text(text)
+    joined = read(["book.txt", "more.txt"], TrainConfig(join=True))
+    run = made(joined)
+    told = json.loads(run.config_path.read_text())
+    for name in ("join", "keep_boilerplate", "min_count", "cache", "held_out", "distribute"):
+        del told["train"][name]
+    for name in ("parent", "known"):
+        del told[name]
+    run.config_path.write_text(json.dumps(told))
+    older = Run(run.path)
+    assert older.corpus().sha256 == joined.sha256
+    assert older.config.train.held_out is None
+
+
+def test_a_text_from_standard_input_that_an_older_run_kept_is_found(corpus):
+    run = made(replace(corpus, files=("-",)))
+    shutil.rmtree(run.path / "corpus")
+    with pytest.raises(ChargenError, match="bring it back, or train anew"):
+        run.corpus()
+    write_arrays(run.path / "corpus.safetensors", {"ids": corpus.ids}, {"vocabulary": corpus.vocabulary.characters})
+    assert (run.corpus().ids == corpus.ids).all()

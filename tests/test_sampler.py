@@ -147,3 +147,8 @@ def test_sample_k_has_its_own_generator_from_random_seed_and_k():
     first = [g.random() for g in generators(1, 3)]
     assert first == [g.random() for g in generators(1, 5)][:3]
     assert len({*first, *(g.random() for g in generators(2, 3))}) == 6
+
+
+def test_the_unknown_character_is_never_allowed():
+    with pytest.raises(ChargenError, match="may be drawn"):
+        filters(SampleConfig(allow="\ufffd"), Vocabulary("ab\ufffd", "\ufffd"))

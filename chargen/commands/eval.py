@@ -127,7 +127,8 @@ def read_texts(
     if both or not files:
         run = run_of(model)
         own = run.corpus()
-        parts = dict(zip(("training", "validation"), own.split(run.config.train.validation), strict=True))
+        split_in = own.split(run.config.train.validation, run.config.train.held_out)
+        parts = dict(zip(("training", "validation"), split_in, strict=True))
         training = own.vocabulary.decode(parts["training"].ids) if both else ""
         if not files:
             part = parts[split]

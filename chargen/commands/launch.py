@@ -92,7 +92,7 @@ def places(workers: int) -> list[str]:
 def worker(command: Sequence[str], number: int, place: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a worker on its share of the cores; it is ended when this is left.
 
-    It is in a process group of its own, so that Ctrl-C comes to it from here alone, as often as it was pressed.
+    It is in a process group of its own, so that Ctrl-C comes to it from here alone, once.
     """
     workers = len(json.loads(place)["cluster"]["worker"])
     with ExitStack() as stack:

@@ -131,7 +131,7 @@ def train(
         stack.enter_context(distribute.together(path))
         config = opened.config
         text = chosen.text if chosen else same_text(opened, files, training)
-        part, validation = text.split(config.train.validation)
+        part, validation = text.split(config.train.validation, config.train.held_out)
         streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
         try:
             with quiet():
@@ -208,7 +208,7 @@ def decide(
         config = replace(config, parent=str(find_model(parent).resolve()), known=known)
     else:
         config = plan.plan(text, shape, training, asked, speed, replicas)
-    part, _ = text.split(config.train.validation)
+    part, _ = text.split(config.train.validation, config.train.held_out)
     Streams(part.ids, config.train.batch_size, config.train.seq_length)  # refuses a text that is too short
     why = "" if old is not None or "units" in asked else plan.reason(config, len(text.vocabulary), speed)
     return Chosen(None, config, text, why, old)
@@ -241,7 +241,7 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
     from chargen.modelfile import weight_shapes
 
     model, training, execution = config.model, config.train, config.execution
-    held_out = len(corpus.split(training.validation)[1].ids)
+    held_out = len(corpus.split(training.validation, training.held_out)[1].ids)
     parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
     for note in corpus.notes[:NOTES]:
         click.echo(note)
@@ -336,7 +336,7 @@ def old_text(parent: Path, run: Path) -> str:
         corpus = owner.corpus()
     except ChargenError as error:
         return f"old text  not compared, as it can't be read: {error}"
-    ids, starts = corpus.split(owner.config.train.validation)[1]
+    ids, starts = corpus.split(owner.config.train.validation, owner.config.train.held_out)[1]
     ids, starts = ids[:OLD_TEXT], starts[starts < OLD_TEXT]
     nats = []
     for file in (before, after):
