@@ -133,7 +133,7 @@ def keras_fit(settings: Settings) -> None:
     import keras
 
     source = windows(settings)
-    characters = next(source)
+    characters, rank = next(source), settings["output_rank"]
     model = keras.Sequential(
         [
             keras.Input(batch_shape=(settings["batch_size"], None), dtype="int32"),
@@ -142,6 +142,7 @@ def keras_fit(settings: Settings) -> None:
                 keras.layers.LSTM(settings["units"], return_sequences=True, stateful=True)
                 for _ in range(settings["layers"])
             ),
+            *([keras.layers.Dense(rank, use_bias=False)] if rank else []),
             keras.layers.Dense(characters),
         ]
     )
@@ -165,10 +166,11 @@ def torch_train(settings: Settings) -> None:
     import torch
 
     source = windows(settings)
-    characters = next(source)
+    characters, units, rank = next(source), settings["units"], settings["output_rank"]
     embedding = torch.nn.Embedding(characters, settings["embedding"])
-    lstm = torch.nn.LSTM(settings["embedding"], settings["units"], settings["layers"], batch_first=True)
-    dense = torch.nn.Linear(settings["units"], characters)
+    lstm = torch.nn.LSTM(settings["embedding"], units, settings["layers"], batch_first=True)
+    factor = [torch.nn.Linear(units, rank, bias=False)] if rank else []
+    dense = torch.nn.Sequential(*factor, torch.nn.Linear(rank or units, characters))
     parameters = [p for module in (embedding, lstm, dense) for p in module.parameters()]
     optimizer = torch.optim.Adam(parameters, 2e-3)
     state = None

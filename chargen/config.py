@@ -85,6 +85,9 @@ class ModelConfig(Config):
     layers: int = option(1, "LSTM layers, one above the other.", minimum=1, planned=True)
     units: int = option(384, "Units of each LSTM layer.", minimum=1, planned=True)
     embedding: int = option(64, "Numbers that stand for a character at the input.", minimum=1)
+    output_rank: int = option(
+        0, "Rank of the last layer, which is trained as two thin matrices; 0: as a whole one.", minimum=0, planned=True
+    )
 
 
 @dataclass(frozen=True)

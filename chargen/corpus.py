@@ -30,7 +30,8 @@ from chargen.modelfile import write_beside
 from chargen.vocabulary import CODE_POINTS, UNKNOWN, Ids, Vocabulary, code_points
 
 VOICES = ("log", "letters", "manual")  # texts of three authors, beside the book
-FILES = ("ids.npy", "starts.npy", "corpus.json")  # of a cached corpus
+FILES = IDS, STARTS, TOLD = "ids.npy", "starts.npy", "corpus.json"  # of a cached corpus
+COUNTED = 10_000  # characters of a block of those that are counted
 FORMAT = 1  # of a cached corpus: raised when the same files would give other ids
 
 Starts = npt.NDArray[np.int64]
@@ -42,6 +43,16 @@ class Part(NamedTuple):
 
     ids: Ids  # (N,), a view
     starts: Starts  # where in it documents begin, in order; not its own beginning
+
+    def log_shares(self, characters: int) -> npt.NDArray[np.float32]:
+        """Return the logarithm of the share that each of so many characters has in the part: (characters,).
+
+        A long part is counted in some thousand blocks, evenly spread; each character once more, so that none has none.
+        """
+        counts = np.ones(characters, np.int64)
+        for place in range(0, len(self.ids), max(COUNTED, len(self.ids) // 1000)):
+            counts += np.bincount(self.ids[place : place + COUNTED], minlength=characters)
+        return np.asarray(np.log(counts / counts.sum()), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +66,11 @@ class Corpus:
     name: str  # what a run on this text is called
     sha256: str  # by which a changed text is recognised: of characters, ids and starts, not of the files' bytes
     notes: tuple[str, ...] = ()  # what was done to the files that their owner would want to know
-    folder: Path | None = None  # where it is kept, if it is
 
     def write(self, folder: Path) -> None:
         """Write the corpus into an empty folder, for `opened`."""
-        np.save(folder / "ids.npy", self.ids)
-        np.save(folder / "starts.npy", self.starts)
+        np.save(folder / IDS, self.ids)
+        np.save(folder / STARTS, self.starts)
         _describe(folder, self.vocabulary, self.sha256, self.notes)
 
     def split(self, validation: float, most: int | None = None) -> tuple[Part, Part]:
@@ -141,16 +151,15 @@ def opened(
 ) -> Corpus:
     """Open a corpus that was built in a folder. Raises ChargenError if it is damaged; ``advice`` says what to do."""
     try:
-        told = json.loads((folder / "corpus.json").read_text("utf-8"))
+        told = json.loads((folder / TOLD).read_text("utf-8"))
         return Corpus(
-            ids=np.load(folder / "ids.npy", mmap_mode="r" if mapped else None),
-            starts=np.load(folder / "starts.npy"),
+            ids=np.load(folder / IDS, mmap_mode="r" if mapped else None),
+            starts=np.load(folder / STARTS),
             vocabulary=Vocabulary(told["vocabulary"], told["unknown"]),
             files=files,
             name=name,
             sha256=str(told["sha256"]),
             notes=tuple(map(str, told["notes"])),
-            folder=folder if mapped else None,
         )
     except (OSError, ValueError, LookupError, TypeError, EOFError):
         raise ChargenError(f"{folder} is damaged: {advice}") from None
@@ -273,7 +282,7 @@ def _build(
         vocabulary = Vocabulary("".join(sorted(characters)), unknown)
         table = np.array([vocabulary.id_of(chr(point)) for point in spool.points], vocabulary.dtype)
         digest = hashlib.sha256(vocabulary.characters.encode("utf-8"))
-        with (folder / "ids.npy").open("wb") as ids:
+        with (folder / IDS).open("wb") as ids:
             header = {"descr": vocabulary.dtype.str, "fortran_order": False, "shape": (spool.characters,)}
             np.lib.format.write_array_header_1_0(ids, header)
             for block in spool.read():
@@ -286,13 +295,13 @@ def _build(
     if rare:
         times = f"{len(rare):,} characters, {sum(rare.values()):,} times in all"
         notes.append(f"rarer than --min-count are {times}: they are one unknown character")
-    np.save(folder / "starts.npy", starts)
+    np.save(folder / STARTS, starts)
     _describe(folder, vocabulary, digest.hexdigest(), notes)
 
 
 def _describe(folder: Path, vocabulary: Vocabulary, sha256: str, notes: Sequence[str]) -> None:
     told = {"vocabulary": vocabulary.characters, "unknown": vocabulary.unknown, "sha256": sha256, "notes": notes}
-    write_beside(folder / "corpus.json", json.dumps({"format": FORMAT, **told}).encode())
+    write_beside(folder / TOLD, json.dumps({"format": FORMAT, **told}).encode())
 
 
 def _spool_documents(

@@ -11,6 +11,11 @@ if there is one), ``model`` (the ModelConfig) and ``summary``. The weights are f
     lstm_<n>/bias           (4H,)
     dense/kernel            (H, V)
     dense/bias              (V,)
+
+Where the ModelConfig has an ``output_rank`` R, the last kernel is a product, and kept as its factors (format 2)::
+
+    dense/factor            (H, R)
+    dense/kernel            (R, V)
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -32,7 +37,7 @@ from chargen import ChargenError
 from chargen.config import ModelConfig
 from chargen.vocabulary import Vocabulary
 
-FORMAT = 1  # raised when an older chargen could no longer read what this one writes
+FORMATS = (1, 2)  # that are read; a file is written in the first that has what it needs, for older chargens
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -52,7 +57,9 @@ def weight_shapes(characters: int, config: ModelConfig) -> dict[str, tuple[int, 
         shapes[f"lstm_{layer}/kernel"] = (below, 4 * config.units)
         shapes[f"lstm_{layer}/recurrent_kernel"] = (config.units, 4 * config.units)
         shapes[f"lstm_{layer}/bias"] = (4 * config.units,)
-    shapes["dense/kernel"] = (config.units, characters)
+    if config.output_rank:
+        shapes["dense/factor"] = (config.units, config.output_rank)
+    shapes["dense/kernel"] = (config.output_rank or config.units, characters)
     shapes["dense/bias"] = (characters,)
     return shapes
 
@@ -73,7 +80,7 @@ class ModelFile:
         """Write the file beside ``path`` and rename it into place. Raises ChargenError if that can't be done."""
         header = {
             "kind": self.KIND,
-            "format": FORMAT,
+            "format": FORMATS[self.config.output_rank > 0],
             "vocabulary": self.vocabulary.characters,
             **({} if self.vocabulary.unknown is None else {"unknown": self.vocabulary.unknown}),
             "model": self.config.to_json(),
@@ -82,15 +89,16 @@ class ModelFile:
         write_arrays(path, {**self.weights, **self.extra}, header)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a model, or a checkpoint as the model that it holds; it will never draw its unknown character.
+    def read(cls, path: Path, *, as_trained: bool = False) -> Self:
+        """Read a model, or a checkpoint as the model that it holds, in the form that `ready` gives it.
 
-        Raises ChargenError if the file is missing, cut short, of a later format, or not ours.
+        With ``as_trained`` the weights are as they lie there, as those of a checkpoint are that is read as one. Raises
+        ChargenError if the file is missing, cut short, of a later format, or not ours.
         """
         arrays, header = read_arrays(path)
-        if header.get("format") != FORMAT:
+        if header.get("format") not in FORMATS:
             raise ChargenError(
-                f"{path} has format {header.get('format')}, this chargen reads format {FORMAT}: "
+                f"{path} has format {header.get('format')}, this chargen reads formats up to {FORMATS[-1]}: "
                 "install the chargen that wrote it, or a later one"
             )
         types = {"kind": str, "vocabulary": str, "model": dict, "summary": dict}
@@ -108,26 +116,26 @@ class ModelFile:
                 f"{path} is damaged: its {wrong[0]} is missing or has another shape than its header says"
             )
         weights: Arrays = {name: arrays.pop(name) for name in shapes}
-        return cls(
-            weights=weights if cls is Checkpoint else never_drawn(weights, vocabulary),
-            vocabulary=vocabulary,
-            config=config,
-            summary=header["summary"],
-            extra=arrays,
-        )
+        if not as_trained and cls is not Checkpoint:
+            weights, config = ready(weights, vocabulary), replace(config, output_rank=0)
+        return cls(weights=weights, vocabulary=vocabulary, config=config, summary=header["summary"], extra=arrays)
 
 
-def never_drawn(weights: Arrays, vocabulary: Vocabulary) -> Arrays:
-    """Return weights of a model that gives its unknown character a logit of -60,000, in whatever runtime.
+def ready(weights: Arrays, vocabulary: Vocabulary) -> Arrays:
+    """Return the weights of a model as whoever samples, scores or exports takes them: of one form, for every runtime.
 
-    It is drawn at no temperature up to 100 then, and the others' probabilities are those that it is not the unknown
-    one. float16 has that number.
+    The last kernel is whole, (H, V), whatever its rank. The unknown character has a logit of -60,000: it is drawn at no
+    temperature up to 100 then, and the others' probabilities are those that it is not the unknown one. float16 has that
+    number.
     """
+    rest = {name: array for name, array in weights.items() if name != "dense/factor"}
+    if "dense/factor" in weights:
+        rest["dense/kernel"] = weights["dense/factor"] @ weights["dense/kernel"]
     if vocabulary.unknown is None:
-        return weights
-    kernel, bias = weights["dense/kernel"].copy(), weights["dense/bias"].copy()
+        return rest
+    kernel, bias = rest["dense/kernel"].copy(), rest["dense/bias"].copy()
     kernel[:, vocabulary.id_of(vocabulary.unknown)], bias[vocabulary.id_of(vocabulary.unknown)] = 0, -60_000
-    return {**weights, "dense/kernel": kernel, "dense/bias": bias}
+    return {**rest, "dense/kernel": kernel, "dense/bias": bias}
 
 
 def grown(old: ModelFile, vocabulary: Vocabulary, random_seed: int) -> Arrays:

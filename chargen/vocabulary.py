@@ -30,7 +30,7 @@ class Vocabulary:
     """The characters that a model knows, in code-point order; a character's id is its place among them.
 
     ``unknown`` is the one that stands for characters that are too rare to be learnt, if there is one: it is read, and
-    never written (see `modelfile.never_drawn`).
+    never written (see `modelfile.ready`).
 
     Raises ChargenError if there are none, or if they are not distinct and in order.
     """

@@ -15,7 +15,7 @@ from chargen.clone import Clone
 from chargen.config import ModelConfig
 from chargen.export import FORMATS, Export, check, export, module
 from chargen.export.proof import LARGEST, Evidence, compare, drawn
-from chargen.modelfile import ModelFile, never_drawn, weight_shapes
+from chargen.modelfile import ModelFile, ready, weight_shapes
 from chargen.run import open_model
 from chargen.vocabulary import UNKNOWN, Vocabulary
 from tests.conftest import chargen
@@ -42,7 +42,7 @@ def random_model(layers, units=20):
         name: (random.normal(size=shape) * (1 if name == "embedding" else 2 / shape[0] ** 0.5)).astype(np.float32)
         for name, shape in weight_shapes(len(vocabulary), config).items()
     }
-    weights = dict(never_drawn(weights, vocabulary))
+    weights = dict(ready(weights, vocabulary))
     return ModelFile(weights=weights, vocabulary=vocabulary, config=config, summary={"text": "book"}, extra={})
 
 

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from chargen.config import ModelConfig
+from chargen.corpus import Part
 from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
-from chargen.modelfile import weight_shapes
+from chargen.modelfile import ModelFile, weight_shapes
+from chargen.vocabulary import Vocabulary
 
 SHAPE = ModelConfig(layers=2, units=7, embedding=5)
 
@@ -56,6 +60,36 @@ def test_forget_biases_are_one_and_recurrent_kernels_orthogonal(model):
 
 def test_weights_have_the_names_and_shapes_of_the_model_file(model):
     assert {name: array.shape for name, array in model.arrays().items()} == weight_shapes(11, SHAPE)
+
+
+def test_the_last_layer_may_be_two_thin_matrices_which_are_one_in_a_model_file(tmp_path):
+    shape, vocabulary = replace(SHAPE, output_rank=3), Vocabulary("abcdefghijk")
+    thin = CharLM(11, shape, random_seed=3)
+    arrays = thin.arrays()
+    assert {name: array.shape for name, array in arrays.items()} == weight_shapes(11, shape)
+    assert (arrays["dense/factor"].shape, arrays["dense/kernel"].shape) == ((7, 3), (3, 11))
+    ModelFile(arrays, vocabulary, shape, {}, {}).write(tmp_path / "m")
+    file = ModelFile.read(tmp_path / "m")
+    assert (file.config, file.weights["dense/kernel"].shape) == (SHAPE, (7, 11))
+    x = ids(2, 5)
+    np.testing.assert_allclose(thin(x, thin.zero_state(2))[0], CharLM.of(file)(x, thin.zero_state(2))[0], atol=1e-5)
+    one = thin.step(x[:, :1], thin.zero_state(2))[0]
+    np.testing.assert_allclose(one, thin(x[:, :1], thin.zero_state(2))[0], atol=1e-5)
+    kept = ModelFile.read(tmp_path / "m", as_trained=True)
+    assert kept.config == shape
+    assert all((kept.weights[name] == array).all() for name, array in arrays.items())
+
+
+def test_an_untrained_model_expects_characters_as_often_as_they_are():
+    ids = np.repeat(np.arange(4), [1, 2, 4, 8]).astype(np.uint8)
+    shares = Part(ids, np.zeros(0, np.int64)).log_shares(5)
+    np.testing.assert_allclose(shares, np.log(np.array([2, 3, 5, 9, 1]) / 20), rtol=1e-6)
+    assert (CharLM(5, SHAPE, log_shares=shares).arrays()["dense/bias"] == shares).all()
+
+
+def test_shares_of_a_long_text_are_counted_all_over_it():
+    ids = np.repeat(np.arange(3), 30_000_000 // 3).astype(np.uint8)
+    np.testing.assert_allclose(Part(ids, np.zeros(0, np.int64)).log_shares(3), np.log([1 / 3] * 3), atol=1e-2)
 
 
 def test_the_random_seed_decides_the_first_weights():

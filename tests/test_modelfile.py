@@ -74,7 +74,7 @@ def changed(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h: h.update(format=2), "format 2, this chargen reads format 1"),
+        (lambda h: h.update(format=3), "format 3, this chargen reads formats up to 2"),
         (lambda h: h["model"].update(units=4), "damaged"),
         (lambda h: h["model"].update(units="3"), "units"),
         (lambda h: h.update(vocabulary="ab"), "damaged"),

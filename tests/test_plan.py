@@ -8,6 +8,7 @@ from chargen.corpus import read
 from chargen.modelfile import Checkpoint
 from chargen.plan import machine, plan, resume, sizes
 from chargen.run import Run
+from chargen.vocabulary import Vocabulary
 
 SPEED = 3e11  # operations a second
 
@@ -85,6 +86,16 @@ def test_epochs_choose_by_what_is_read_and_minutes_by_what_would_be(corpus):
     assert sizes(1_000_000, 80, TrainConfig(steps=1000), 1) == sizes(1_000_000, 80, TrainConfig(epochs=4.096), 9)
     own = plan(corpus, ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"}, SPEED)
     assert (own.model.units, own.train.dropout) == (7, 0.9)
+
+
+def test_a_large_vocabulary_takes_a_last_layer_of_low_rank_unless_it_is_asked_to_be_whole(corpus):
+    train = TrainConfig(steps=5)
+    few, many = (sizes(1_000_000, distinct, train, SPEED, 384)["output_rank"] for distinct in (1999, 2000))
+    assert (few, many) == (0, 64)
+    assert sizes(1_000_000, 5000, train, SPEED, 3)["output_rank"] == 1
+    large = replace(corpus, vocabulary=Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + 3000)))))
+    assert plan(large, ModelConfig(units=60), train, {"units"}, SPEED).model.output_rank == 10
+    assert plan(large, ModelConfig(units=60), train, {"units", "output_rank"}, SPEED).model.output_rank == 0
 
 
 def test_a_slower_machine_takes_a_smaller_layer(corpus):

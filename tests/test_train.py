@@ -1,5 +1,6 @@
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import ChargenError
+from chargen.bits import bits
 from chargen.config import ModelConfig, TrainConfig
 from chargen.corpus import read
+from chargen.evaluate import in_order, score
 from chargen.model import CharLM
 from chargen.modelfile import Checkpoint, ModelFile
 from chargen.optimizer import Adam
@@ -46,10 +49,11 @@ def often(monkeypatch):
     monkeypatch.setattr("chargen.train.READ_BETWEEN", 0)
 
 
-def begin(corpus, name, **settings):
+def begin(corpus, name, shape=SHAPE, **settings):
     settings = {"batch_size": 4, "seq_length": 8, "dropout": 0.2, "learning_rate": 0.01, **settings}
     settings |= {} if {"minutes", "steps"} & set(settings) else {"steps": 40}
-    config = plan(corpus, SHAPE, TrainConfig(**settings), {*settings, "layers", "units", *PLANNED}, 1e11)
+    asked = {*settings, "layers", "units", "output_rank", *PLANNED}
+    config = plan(corpus, shape, TrainConfig(**settings), asked, 1e11)
     return Run.create(Path("runs") / name, config, corpus)
 
 
@@ -95,6 +99,22 @@ def test_forty_steps_at_once_and_interrupted_are_the_same_bytes(corpus):
     assert a[2] == b[2]
     # the name of the text is that of the run's own text, so the best models are equal files
     assert a[3] == b[3]
+
+
+def test_a_last_layer_of_low_rank_is_trained_stopped_and_gone_on_with(corpus):
+    shape = replace(SHAPE, output_rank=3)
+    whole, parts = (begin(corpus, name, shape, steps=120, learning_rate=0.03) for name in ("whole", "parts"))
+    finish(whole, corpus)
+    finish(parts, corpus, 50)
+    assert Checkpoint.read(parts.checkpoint_path).weights["dense/factor"].shape == (8, 3)
+    finish(Run(parts.path), corpus)
+    assert told(whole)[0] == told(parts)[0]
+    assert told(whole)[2] == told(parts)[2]
+    metrics = whole.metrics()
+    assert metrics[-1]["validation_bpc"] < metrics[0]["training_bpc"] - 0.3
+    file = ModelFile.read(whole.model_path)
+    nats = score(corpus.vocabulary.decode(corpus.split(0.1)[1].ids), file.vocabulary, in_order(CharLM.of(file)))
+    assert bits(nats.nats_per_character) == pytest.approx(metrics[-1]["validation_bpc"], abs=5e-3)
 
 
 def test_training_learns_and_keeps_the_best_model(corpus, often):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, quiet
 
 RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache", "distribute")}  # what --resume has
-SHAPE = {"layers", "units", "embedding"}  # what --from doesn't
+SHAPE = {"layers", "units", "embedding", "output_rank"}  # what --from doesn't
 OLD_TEXT = 100_000  # characters of the old text, at the most, that tell what was forgotten
 NOTES = 10  # on the text that are shown; a library may have very many
 TASTE = 96  # characters written at each validation
@@ -135,7 +135,8 @@ def train(
         streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
         try:
             with quiet():
-                model = CharLM(len(text.vocabulary), config.model, config.train.random_seed, config.execution)
+                size, seed = len(text.vocabulary), config.train.random_seed
+                model = CharLM(size, config.model, seed, config.execution, part.log_shares(size))
         except ChargenError:
             if resume is None:
                 opened.discard()
@@ -185,7 +186,8 @@ def decide(
     """Plan a new run, or how an old one goes on."""
     from chargen import corpus, plan
     from chargen.documents import STANDARD_INPUT
-    from chargen.run import Run, find_model, newest, open_model
+    from chargen.modelfile import ModelFile
+    from chargen.run import Run, find_model, newest
     from chargen.streams import Streams
 
     if resume is not None:
@@ -198,7 +200,7 @@ def decide(
         if files and STANDARD_INPUT not in files:
             config = replace(config, files=text.files)
         return Chosen(run, config, text, "")
-    old = None if parent is None else open_model(parent)
+    old = None if parent is None else ModelFile.read(find_model(parent), as_trained=True)
     known = None if old is None else old.vocabulary
     with reading() as advance:
         text = corpus.read(files, training, known, corpus.cache_folder(training), advance)
@@ -247,12 +249,13 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
         click.echo(note)
     if len(corpus.notes) > NOTES:
         click.echo(f"... and so on, {len(corpus.notes):,} notes in all")
+    rank = f", a last layer of rank {model.output_rank}" if model.output_rank else ""
     length = f"{training.minutes} minutes" if config.stop is None else f"{config.stop - config.start:,} steps"
     documents = f" in {len(corpus.starts):,} documents" if len(corpus.starts) > 1 else ""
     lines = {
         "text": f"{corpus.name}: {len(corpus.ids):,} characters{documents}, {len(corpus.vocabulary)} distinct; "
         f"the last {held_out:,} are for validation",
-        "model": f"{model.layers} x {model.units} LSTM, {parameters:,} parameters",
+        "model": f"{model.layers} x {model.units} LSTM{rank}, {parameters:,} parameters",
         "sizes": why,
         "training": f"{training.batch_size} streams x {training.seq_length} characters, {streams.windows:,} steps an "
         f"epoch, {length}; the last {streams.dropped:,} characters are not read",
@@ -366,8 +369,8 @@ def table_line(validation: Validation) -> str:
 def taste(model: CharLM, vocabulary: Vocabulary, before: str, random_seed: int) -> str:
     """Return a line of what the model, having read the text ``before``, goes on with now."""
     from chargen.clone import Clone
-    from chargen.modelfile import never_drawn
+    from chargen.modelfile import ready
 
-    clone = Clone(never_drawn(model.arrays(), vocabulary), vocabulary)
+    clone = Clone(ready(model.arrays(), vocabulary), vocabulary)
     clone.feed(before)
     return " ".join("".join(clone.generate(TASTE, random_seed=random_seed)).split())

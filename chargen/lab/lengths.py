@@ -51,7 +51,7 @@ def answer(setting: Setting) -> Answer:
     def read(restart: Any) -> Any:
         x = model.embedding(joined[None, :-1])
         outputs, _ = unroll(x, model.zero_state(1), model.lstm, Execution("loop"), restart=restart)
-        costs = tf.nn.sparse_softmax_cross_entropy_with_logits(joined[None, 1:], model.dense(outputs))
+        costs = tf.nn.sparse_softmax_cross_entropy_with_logits(joined[None, 1:], model.logits(outputs))
         return costs.numpy()[0][counted]
 
     restarted, run_on = read(tf.constant(begins[None, :-1])), read(None)
