@@ -110,7 +110,7 @@ class TrainConfig(Config):
         64, "Characters in a window, through which the gradient flows back.", minimum=1, planned=True
     )
     learning_rate: float = option(
-        0.01,
+        0.014,
         "Adam's highest rate: reached after a warm-up, left by a cosine.",
         minimum=0,
         maximum=10,

@@ -31,8 +31,10 @@ def learning_rate(step: int, start: int, stop: int | None, highest: float) -> fl
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) by TensorFlow's fused kernel, one call per weight; its moments have names.
+    """Adam (Kingma and Ba 2015) with Nesterov's momentum (Dozat 2016, the momentum constant); its moments have names.
 
+    It is TensorFlow's fused kernel, one call per weight. 1 x 384, 600 steps of 64 x 64 on a 1 MB play, random seeds 0 and
+    1: 1.466 and 1.477 nats, where plain momentum makes 1.471 and 1.486; 0.012 and 0.014 ahead after 218 steps.
     Keras's own Adam does the same in a dozen operations per weight, and names its moments by the order in which a
     process happened to build them, which is no name to find them by in a checkpoint.
     """
@@ -62,4 +64,5 @@ class Adam:
                 beta2=BETA_2,
                 epsilon=EPSILON,
                 grad=gradients[name] * scale,
+                use_nesterov=True,
             )
