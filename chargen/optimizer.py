@@ -33,10 +33,11 @@ def learning_rate(step: int, start: int, stop: int | None, highest: float) -> fl
 class Adam:
     """Adam (Kingma and Ba 2015) with Nesterov's momentum (Dozat 2016, the momentum constant); its moments have names.
 
-    It is TensorFlow's fused kernel, one call per weight. 1 x 384, 600 steps of 64 x 64 on a 1 MB play, random seeds 0 and
-    1: 1.466 and 1.477 nats, where plain momentum makes 1.471 and 1.486; 0.012 and 0.014 ahead after 218 steps.
-    Keras's own Adam does the same in a dozen operations per weight, and names its moments by the order in which a
-    process happened to build them, which is no name to find them by in a checkpoint.
+    It is TensorFlow's fused kernel, one call per weight. 1 x 384, 600 steps of 64 x 64 on a 1 MB play, random seeds 0
+    and 1: 1.466 and 1.477 nats, where plain momentum makes 1.471 and 1.486; 0.012 and 0.014 ahead after 218 steps.
+
+    Keras's own Adam takes a dozen operations per weight, and names its moments by the order in which a process happened
+    to build them, which is no name to find them by in a checkpoint.
     """
 
     def __init__(self, weights: Mapping[str, Any], clip_norm: float) -> None:
