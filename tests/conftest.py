@@ -62,7 +62,7 @@ def trained(tmp_path_factory, text) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "book.txt").write_text(text, "utf-8")
     done = chargen(
-        "train", "book.txt", *SMALL, "--layers", "2", "--units", "24", "--steps", "200", "--learning-rate", "0.02",
+        "train", "book.txt", *SMALL, "--layers", "2", "--units", "24", "--steps", "200", "--learning-rate", "0.014",
         cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -104,7 +104,8 @@ def some_steps(run, last=None):
     """Train in this process until a step is made, or to the end; a checkpoint is left."""
     config, corpus = run.config, run.corpus()
     part, validation = corpus.split(config.train.validation)
-    model = CharLM(len(corpus.vocabulary), config.model, config.train.random_seed, config.execution)
+    size, seed = len(corpus.vocabulary), config.train.random_seed
+    model = CharLM(size, config.model, seed, config.execution, part.log_shares(size))
     streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
     with closing(train(model, corpus.vocabulary, streams, validation, run)) as records:
         for record in records:
@@ -250,7 +251,8 @@ run, corpus = Run(Path(sys.argv[1])), read(["book.txt"])
 config = run.config.train
 part, validation = corpus.split(config.validation)
 with strategy.scope():
-    model = CharLM(len(corpus.vocabulary), run.config.model, config.random_seed, run.config.execution)
+    size = len(corpus.vocabulary)
+    model = CharLM(size, run.config.model, config.random_seed, run.config.execution, part.log_shares(size))
     streams = Streams(part.ids, config.batch_size, config.seq_length, part.starts)
     for record in train(model, corpus.vocabulary, streams, validation, run):
         pass
