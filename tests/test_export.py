@@ -18,7 +18,7 @@ from chargen.export.proof import LARGEST, Evidence, compare, drawn
 from chargen.modelfile import ModelFile, ready, weight_shapes
 from chargen.run import open_model
 from chargen.vocabulary import UNKNOWN, Vocabulary
-from tests.conftest import chargen
+from tests.conftest import SMALL, chargen
 
 PAIRS = [(name, numbers) for name, form in FORMATS.items() for numbers in form.quantizations]
 SCRIPTS = [(name, numbers) for name, numbers in PAIRS if FORMATS[name].snippet]
@@ -47,8 +47,14 @@ def random_model(layers, units=20):
 
 
 @pytest.fixture(scope="session")
-def models(trained):
-    return {"trained, of 2 layers": open_model(trained)} | {name: random_model(n) for name, n in LAYERS.items()}
+def models(tmp_path_factory, text):
+    """A trained model and random ones. Dropout has made it one that bears the rounding of few units to 8 bits."""
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "book.txt").write_text(text, "utf-8")
+    sizes = ["--layers", "2", "--units", "24", "--steps", "200", "--dropout", "0.4"]
+    done = chargen("train", "book.txt", *SMALL, *sizes, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return {"trained, of 2 layers": open_model(folder / "runs" / "book")} | {name: random_model(n) for name, n in LAYERS.items()}
 
 
 def exported(model, name, numbers, folder, clone=None, *, force=False):
