@@ -54,7 +54,8 @@ def models(tmp_path_factory, text):
     sizes = ["--layers", "2", "--units", "24", "--steps", "200", "--dropout", "0.4"]
     done = chargen("train", "book.txt", *SMALL, *sizes, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return {"trained, of 2 layers": open_model(folder / "runs" / "book")} | {name: random_model(n) for name, n in LAYERS.items()}
+    trained = open_model(folder / "runs" / "book")
+    return {"trained, of 2 layers": trained} | {name: random_model(n) for name, n in LAYERS.items()}
 
 
 def exported(model, name, numbers, folder, clone=None, *, force=False):
