@@ -203,13 +203,13 @@ def chargen_train(settings: Settings) -> None:
     from chargen.model import CharLM
     from chargen.optimizer import Adam
     from chargen.train import compile_step
-    from chargen.unroll import choose, set_threads
+    from chargen.unroll import choose, own_process
 
     source = windows(settings)
     characters = next(source)
     config, train = ModelConfig.from_json(settings), TrainConfig.from_json({"dropout": 0.0, **settings})
     execution, _ = choose(config, train)
-    set_threads(execution)
+    own_process(execution)
     model = CharLM(characters, config, execution=execution)
     update = compile_step(model, Adam(model.named_weights(), 5.0), train)
     state = model.zero_state(train.batch_size)
@@ -512,13 +512,13 @@ def corpus_steps(settings: Settings) -> None:
     from chargen.optimizer import Adam
     from chargen.streams import Streams
     from chargen.train import compile_step
-    from chargen.unroll import choose, set_threads
+    from chargen.unroll import choose, own_process
 
     corpus = read([settings["folder"]], cache=Path(settings["cache"]))
     config, train = ModelConfig(units=128), TrainConfig()
     part = corpus.split(train.validation, train.held_out)[0]
     execution, _ = choose(config, train)
-    set_threads(execution)
+    own_process(execution)
     model = CharLM(len(corpus.vocabulary), config, execution=execution)
     update = compile_step(model, Adam(model.named_weights(), 1.0), train)
     windows = Streams(part.ids, train.batch_size, train.seq_length, part.starts).read_ahead(0)

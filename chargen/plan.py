@@ -25,16 +25,20 @@ MINUTES = 10.0  # where no length is asked for
 # 2 x 384 made 1.449 nats, 1 x 512 made 1.442; 64 streams, as they are read twice as fast as 16. Smaller layers lose on
 # a slow machine too: at 0.6 of the speed 256 units made 1.509 in a minute, 384 made 1.487; 640 1.449 in ten, 768 1.437.
 UNITS = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024, 1280)
-# 1 x 384, 600 steps of 64 x 64 on a 1 MB play, nats: 0.006 1.502, 0.01 1.471 and 1.486 (two random seeds), 0.015 1.454,
-# 0.022 1.467, 0.03 1.473; these without Nesterov's momentum, with it 0.01 1.466 and 1.477, 0.014 1.450.
-LEARNING_RATE = 0.014
+# The best rate falls with the width, about as its square root. 450 steps of 64 x 64 on a 1 MB play, nats: 128 units at
+# 0.014 1.633, 0.02 1.609, 0.028 1.586, 0.042 1.592, 0.06 1.629; 256 (another random seed) 0.014 1.530, 0.021 1.517,
+# 0.026 1.512, 0.035 1.529; 384 (600 steps, without Nesterov's momentum) 0.01 1.471, 0.015 1.454, 0.022 1.467; 512 (500
+# steps) 0.009 1.461, 0.014 1.447.
+RATE = 0.34
 # From so many distinct characters on, the last layer's rank is a sixth of the units. 1 x 384 on Chinese poems made in 2
 # minutes, with rank 64 and whole: 7.25 and 7.40 bpc of 2,874 distinct characters, 7.77 and 8.00 of 4,935, 8.29 and 8.54
 # of 14,288; of these in 5 minutes 7.58 and 8.02. Rank 128 made 8.30 in 2 minutes.
 LARGE, RANK_SHARE = 2000, 6
 # What training gets of the speed at which NumPy multiplies float32 matrices on all cores, counting 6 operations for
-# each weight and character: measured at 1 x 768 and 64 x 64, in one run.
-SHARES = {"bfloat16": 1.56, "float32": 0.93}
+# each character and weight, and each unit as many weights: that makes the same speed of all sizes within a tenth,
+# 226 to 238 GFLOP/s from 2 x 128 to 2 x 512 on a Zen 4, where the weights alone made 130 to 197.
+SHARES = {"bfloat16": 1.8, "float32": 1.0}
+WEIGHTS_FOR_UNIT = 700
 MEASURED_SECONDS = 0.2
 
 
@@ -114,7 +118,7 @@ def sizes(
         "output_rank": output_rank(units, vocabulary),
         "batch_size": 64,
         "seq_length": 64,
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": round(RATE / units**0.5, 4),
         "dropout": round(min(0.5, 0.032 * passes), 2),
         "weight_drop": round(min(0.4, max(0.0, 0.065 * (passes - 8))), 2),
     }
@@ -137,7 +141,7 @@ def output_rank(units: int, vocabulary: int) -> int:
 
 def worth(units: int) -> float:
     """Return how many characters a layer of so many units has to read to become better than a smaller one."""
-    return float(3.8e6 * (units / 384) ** 1.5)
+    return float(3.0e6 * (units / 384) ** 1.5)
 
 
 def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, speed: float) -> float:
@@ -149,7 +153,7 @@ def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, spee
     model = ModelConfig(units=units, output_rank=output_rank(units, vocabulary))
     shapes = weight_shapes(vocabulary, model).values()
     seconds = 60 * (train.minutes or MINUTES)
-    return seconds * speed / (6 * sum(map(prod, shapes)))
+    return seconds * speed / (6 * (sum(map(prod, shapes)) + WEIGHTS_FOR_UNIT * units))
 
 
 def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str], replicas: int = 1) -> RunConfig:

@@ -88,11 +88,11 @@ def evaluate(
         from chargen import evaluate as protocols
         from chargen.config import TrainConfig
         from chargen.model import CharLM
-        from chargen.unroll import choose, set_threads
+        from chargen.unroll import choose, own_process
 
         # In float32, whatever the processor prefers: a figure to be compared is the same everywhere.
         execution, _ = choose(file.config, TrainConfig(precision="float32"))
-        set_threads(execution)
+        own_process(execution)
         lm = CharLM.of(file, execution)
         result = protocols.score(text, file.vocabulary, protocols.PROTOCOLS[protocol](lm), starts)
         adapted = protocols.score(text, file.vocabulary, protocols.dynamic(lm), starts) if dynamic else None

@@ -109,7 +109,7 @@ def train(
         with quiet():
             from chargen import distribute
             from chargen.model import CharLM
-            from chargen.unroll import choose, set_threads
+            from chargen.unroll import choose, own_process
 
             if chosen is None:  # the threads are a worker's own
                 execution, reason = choose(shape, training, replicas)[0], "as the chief chose"
@@ -117,7 +117,7 @@ def train(
                 execution, reason = choose(chosen.config.model, chosen.config.train, replicas)
             else:
                 execution = chosen.config.execution
-            set_threads(execution)
+            own_process(execution)
         if chosen is not None:
             config = replace(chosen.config, execution=execution)
             opened = chosen.run or Run.create(run, config, chosen.text, chosen.parent)
