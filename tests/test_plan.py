@@ -6,7 +6,7 @@ from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.corpus import read
 from chargen.modelfile import Checkpoint
-from chargen.plan import machine, plan, resume, sizes
+from chargen.plan import machine, plan, reason, resume, sizes
 from chargen.run import Run
 from chargen.vocabulary import Vocabulary
 
@@ -86,6 +86,22 @@ def test_epochs_choose_by_what_is_read_and_minutes_by_what_would_be(corpus):
     assert sizes(1_000_000, 80, TrainConfig(steps=1000), 1) == sizes(1_000_000, 80, TrainConfig(epochs=4.096), 9)
     own = plan(corpus, ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"}, SPEED)
     assert (own.model.units, own.train.dropout) == (7, 0.9)
+
+
+def test_a_wider_layer_learns_at_a_lower_rate_whoever_chose_its_width(corpus):
+    rates = [sizes(1_000_000, 80, TrainConfig(epochs=1), SPEED, units)["learning_rate"] for units in (64, 256, 1024)]
+    assert rates == [0.0425, 0.0213, 0.0106]
+    assert planned(corpus, epochs=1, learning_rate=0.5).train.learning_rate == 0.5
+
+
+def test_the_guess_counts_what_a_unit_costs_beside_its_weights(corpus):
+    def read_in_a_minute(units):
+        config = plan(corpus, ModelConfig(units=units), TrainConfig(minutes=1), {"units"}, SPEED)
+        told = reason(config, len(corpus.vocabulary), SPEED)
+        return int(told.split()[1].replace(",", ""))
+
+    half, whole = read_in_a_minute(128), read_in_a_minute(256)
+    assert 2 < half / whole < 3  # the weights alone make it more than 3
 
 
 def test_a_large_vocabulary_takes_a_last_layer_of_low_rank_unless_it_is_asked_to_be_whole(corpus):

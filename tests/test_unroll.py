@@ -1,5 +1,9 @@
 """The unrolls equal the stock Keras layers, in value and gradient, with every mask and at odd sizes."""
 
+import platform
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -209,6 +213,35 @@ def test_the_choice_is_a_function_of_processor_and_shape(monkeypatch):
     assert chosen(monkeypatch, {"avx512_bf16"}, batch_size=64, precision="float32") == ("loop", "float32", 2, 2)
     assert chosen(monkeypatch, set(), batch_size=64, precision="bfloat16") == ("loop", "bfloat16", 2, 2)
     assert chosen(monkeypatch, set(), batch_size=1, threads=4) == ("loop", "float32", 1, 4)
+
+
+FAULTS = """
+import ctypes, resource, sys
+from chargen.unroll import Execution, own_process
+
+if sys.argv[1] == "own":
+    own_process(Execution("loop"))
+libc, size = ctypes.CDLL(None), 20 << 20
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+pages = []
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [libc.malloc(size) for _ in range(4)]
+    for array in arrays:
+        libc.memset(array, 1, size)
+    for array in arrays:
+        libc.free(array)
+    pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*pages[1:])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told to keep memory")
+@pytest.mark.parametrize(("whose", "kept"), [("own", True), ("library", False)])
+def test_a_process_of_the_commands_own_uses_freed_memory_again(whose, kept):
+    result = subprocess.run([sys.executable, "-c", FAULTS, whose], capture_output=True, text=True, check=True)
+    assert [pages < 100 for pages in map(int, result.stdout.split())] == [kept] * 8
 
 
 def test_a_lesser_processor_can_be_tried_out(monkeypatch):
