@@ -29,7 +29,7 @@ UNITS = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024, 1280)
 # 0.014 1.633, 0.02 1.609, 0.028 1.586, 0.042 1.592, 0.06 1.629; 256 (another random seed) 0.014 1.530, 0.021 1.517,
 # 0.026 1.512, 0.035 1.529; 384 (600 steps, without Nesterov's momentum) 0.01 1.471, 0.015 1.454, 0.022 1.467; 512 (500
 # steps) 0.009 1.461, 0.014 1.447.
-RATE = 0.34
+RATE, HIGHEST_RATE = 0.34, 0.03  # of one unit; of all layers, as narrower ones than 128 were not tried
 # A larger layer needs more dropout at the same passes: 10 minutes of a 1 MB play, 640 units, 0.22 made 1.428 nats of
 # 6.8 million characters, 0.38 1.426 of 5.7 million; 384 units, 4 passes, 0.12 1.441, 0.25 1.444, 0.2 with weight drop
 # 0.2 1.476.
@@ -122,7 +122,7 @@ def sizes(
         "output_rank": output_rank(units, vocabulary),
         "batch_size": 64,
         "seq_length": 64,
-        "learning_rate": round(RATE / units**0.5, 4),
+        "learning_rate": min(HIGHEST_RATE, round(RATE / units**0.5, 4)),
         "dropout": round(min(0.5, DROPOUT * passes * (units / DROPOUT_UNITS) ** 0.5), 2),
         "weight_drop": round(min(0.4, max(0.0, 0.065 * (passes - 8))), 2),
     }

@@ -40,6 +40,8 @@ SIZES = [
     "6",
     "--seq-length",
     "8",
+    "--learning-rate",
+    "0.014",
     "--precision",
     "float32",
     "--threads",
