@@ -24,7 +24,7 @@ Peak memory of a training step over that of TensorFlow itself, in bytes, with P 
 24·P are weights, moments and gradients. A layer keeps its gates and h in the compute type and c in float32, which is
 24 (or 14) bytes for each unit and character; one layer at a time needs dz and its transpose. In float32 k follows from
 the shapes, and was measured within a quarter; in bfloat16 it was measured at L = 1, 2, 3, as copies between the types
-come on top. On a processor with AVX2 alone it was 1.4 to 1.9 times as much.
+come on top. On a processor with AVX2 alone it was 1.4 to 2.3 times as much.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def own_process(execution: Execution) -> None:
 
     glibc gives each large array back to the system when it is freed, and a step asks for some 40 MB of new pages. With
     one arena that keeps them 1 x 256 is trained 1.08 times as fast (median of three pairs, Zen 3), 1 x 640 1.05 times,
-    in no more memory.
+    in as much memory.
     """
     if execution.unroll == "keras":
         intra = inter = execution.threads

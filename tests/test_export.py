@@ -51,7 +51,7 @@ def models(tmp_path_factory, text):
     """A trained model and random ones. Dropout has made it one that bears the rounding of few units to 8 bits."""
     folder = tmp_path_factory.mktemp("exported")
     (folder / "book.txt").write_text(text, "utf-8")
-    sizes = ["--layers", "2", "--units", "24", "--steps", "200", "--dropout", "0.4"]
+    sizes = ["--layers", "2", "--units", "24", "--steps", "200", "--dropout", "0.5", "--learning-rate", "0.014"]
     done = chargen("train", "book.txt", *SMALL, *sizes, cwd=folder)
     assert done.returncode == 0, done.stderr
     trained = open_model(folder / "runs" / "book")
