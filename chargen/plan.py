@@ -30,7 +30,7 @@ UNITS = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024, 1280)
 # 0.026 1.512, 0.035 1.529; 384 (600 steps, without Nesterov's momentum) 0.01 1.471, 0.015 1.454, 0.022 1.467; 512 (500
 # steps) 0.009 1.461, 0.014 1.447.
 RATE, HIGHEST_RATE = 0.34, 0.03  # of one unit; of all layers, as narrower ones than 128 were not tried
-# A larger layer needs more dropout at the same passes: 10 minutes of a 1 MB play, 640 units, 0.22 made 1.428 nats of
+# A larger layer seems to need more dropout at the same passes (one random seed): 10 minutes of a 1 MB play, 640 units, 0.22 made 1.428 nats of
 # 6.8 million characters, 0.38 1.426 of 5.7 million; 384 units, 4 passes, 0.12 1.441, 0.25 1.444, 0.2 with weight drop
 # 0.2 1.476.
 DROPOUT, DROPOUT_UNITS = 0.032, 384  # for each pass, of a layer of so many units; the rest by the square root
@@ -39,8 +39,9 @@ DROPOUT, DROPOUT_UNITS = 0.032, 384  # for each pass, of a layer of so many unit
 # of 14,288; of these in 5 minutes 7.58 and 8.02. Rank 128 made 8.30 in 2 minutes.
 LARGE, RANK_SHARE = 2000, 6
 # What training gets of the speed at which NumPy multiplies float32 matrices on all cores, counting 6 operations for
-# each character and weight, and each unit as many weights: that makes the same speed of all sizes within a tenth,
-# 226 to 238 GFLOP/s from 2 x 128 to 2 x 512 on a Zen 4, where the weights alone made 130 to 197.
+# each character and weight, and each unit as many weights: that makes 206 to 238 GFLOP/s from 2 x 128 to 2 x 512 in
+# float32 on a Zen 4, where the weights alone made 130 to 197. A Zen 3 gets 0.93 of float32 so, a Zen 4 should get 1.12;
+# bfloat16's is the share measured before, 1.56, made larger alike.
 SHARES = {"bfloat16": 1.8, "float32": 1.0}
 WEIGHTS_FOR_UNIT = 700
 MEASURED_SECONDS = 0.2
