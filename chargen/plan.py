@@ -30,9 +30,9 @@ UNITS = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024, 1280)
 # 0.026 1.512, 0.035 1.529; 384 (600 steps, without Nesterov's momentum) 0.01 1.471, 0.015 1.454, 0.022 1.467; 512 (500
 # steps) 0.009 1.461, 0.014 1.447.
 RATE, HIGHEST_RATE = 0.34, 0.03  # of one unit; of all layers, as narrower ones than 128 were not tried
-# A larger layer seems to need more dropout at the same passes (one random seed): 10 minutes of a 1 MB play, 640 units, 0.22 made 1.428 nats of
-# 6.8 million characters, 0.38 1.426 of 5.7 million; 384 units, 4 passes, 0.12 1.441, 0.25 1.444, 0.2 with weight drop
-# 0.2 1.476.
+# A larger layer seems to need more dropout at the same passes (one random seed): 10 minutes of a 1 MB play, 640 units,
+# 0.22 made 1.428 nats of 6.8 million characters, 0.38 1.426 of 5.7 million; 384 units, 4 passes, 0.12 1.441, 0.25
+# 1.444, 0.2 with weight drop 0.2 1.476.
 DROPOUT, DROPOUT_UNITS = 0.032, 384  # for each pass, of a layer of so many units; the rest by the square root
 # From so many distinct characters on, the last layer's rank is a sixth of the units. 1 x 384 on Chinese poems made in 2
 # minutes, with rank 64 and whole: 7.25 and 7.40 bpc of 2,874 distinct characters, 7.77 and 8.00 of 4,935, 8.29 and 8.54
