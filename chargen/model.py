@@ -92,7 +92,14 @@ class CharLM(keras.Model):  # type: ignore[misc]
         """
         between = None if masks is None else masks[:-1]
         outputs, state = unroll(
-            self.embedding(ids), state, self.lstm, self.execution, between, None, restarts, recurrent_kernels
+            ids,
+            state,
+            self.lstm,
+            self.execution,
+            between,
+            restart=restarts,
+            recurrent_kernels=recurrent_kernels,
+            embedding=self.embedding.embeddings.value,
         )
         if masks is not None:
             outputs *= masks[-1]

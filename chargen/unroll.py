@@ -9,6 +9,8 @@ How the CPU's is fast, measured on 2 cores of AMD Zen 4 with AVX-512 and its bfl
   GFLOP/s instead of 162). With T first, as row strides of a power of two halve the speed.
 * Four of a layer's six products do not depend on the recurrence. They are made once for a window, at the speed of
   large products (220 GFLOP/s in float32, 430 in bfloat16).
+* Two of these four are none in the first layer: there are only as many different ones as the vocabulary has characters.
+  1 x 256, 64 rows 1.1 times as fast, 1 x 384, 16 rows 1.3 times (best of three on a Zen 3).
 * The two that do are a loop over time, in one of two ways:
   ``loop``, a while loop compiled by XLA with products in float32, which launches nothing (207 GFLOP/s);
   ``steps``, TensorFlow's bfloat16 products with one compiled block after each, for 16 rows and more (2 x 512, 32 rows
@@ -43,6 +45,10 @@ from chargen.modelfile import LayerState
 
 STEPS_IN_A_CHUNK = 16  # 8 and 32 are as fast; unrolled whole, 2 x 512 with T = 64 starts after 4.0 s instead of 2.5
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of mallopt, in glibc's malloc.h; 32 MB are its most
+# The first layer's input products are read from a table, embedding times kernel, of so many characters for each of the
+# embedding's numbers at the most. One thread of a Zen 3, embedding 64, way there and back in ms, products and table: 65
+# characters 53 and 39 (256 units, 32 rows), 30 and 23 (384, 8); 128 characters 50 and 42; 192 50 and 51; 256 49 and 51.
+LARGEST_TABLE = 3
 FEWEST_ROWS = 16  # of a chain for ``steps``: oneDNN takes as long for 8 columns as for 16
 
 compiled = tf.function(jit_compile=True, autograph=False)
@@ -117,11 +123,13 @@ def unroll(
     recurrent: Masks = None,
     restart: tf.Tensor | None = None,
     recurrent_kernels: Sequence[tf.Tensor] | None = None,
+    embedding: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, State]:
     """Compute all layers over a window from a state; return the outputs (B, T, H) float32 and the state after it.
 
-    x: (B, T, I) float32. layers: L keras.layers.LSTM that return sequences and states. between: L - 1 masks that
-    broadcast to (B, T, H), by which what a layer gives to the next is multiplied. recurrent: L masks (B, H), by which
+    x: (B, T, I) float32; or with an embedding (V, I) float32 the numbers of its rows that are read, (B, T) int32.
+    layers: L keras.layers.LSTM that return sequences and states. between: L - 1 masks that broadcast to (B, T, H), by
+    which what a layer gives to the next is multiplied. recurrent: L masks (B, H), by which
     h is multiplied in the recurrent product, constant over the window. restart: (B, T) bool, true where a row's state
     is zero before the character is read. recurrent_kernels: L tensors (H, F) in place of the layers' own. No gradient
     goes to the state or the masks. Shapes are static, but for ``keras``, which takes any and has the first kind of
@@ -132,7 +140,12 @@ def unroll(
         kernels = [(own[0], other, own[2]) for own, other in zip(kernels, recurrent_kernels, strict=True)]
     between = list(between or [None] * (len(layers) - 1))
     masked = restart is not None or any(mask is not None for mask in recurrent or ())
-    if execution.unroll == "keras" and not masked:
+    by_keras = execution.unroll == "keras" and not masked
+    if embedding is not None and (by_keras or embedding.shape[0] > LARGEST_TABLE * embedding.shape[1]):
+        x = tf.gather(embedding, x)
+    elif embedding is not None:
+        kernels[0] = (tf.matmul(embedding, kernels[0][0]), *kernels[0][1:])
+    if by_keras:
         return _keras(x, state, layers, kernels, between)
     return _feature_major(
         x,
@@ -162,7 +175,7 @@ def _keras(
 class _Saved(NamedTuple):
     """What a layer keeps for the way back."""
 
-    x: tf.Tensor  # [T, I, B] what it read
+    x: tf.Tensor  # [T, I, B], or [T, B] of rows of a table: what it read
     hs: tf.Tensor  # [T + 1, H, B] its outputs, the one before the window first
     gates: Any  # [T, F, B], or T of [F, B]
     cs: Any  # [T + 1, H, B], or T + 1 of [H, B], float32
@@ -194,22 +207,28 @@ def _feature_major(
         kernels = [[_computed(a) for a in _prepare(kernel, stored)] for kernel, _, _ in layers]
         prepared = [_prepare(kernel, stored) if by_steps else (kernel, kernel) for _, kernel, _ in layers]
         saved, states = [], []
-        x = tf.cast(tf.transpose(x, [1, 2, 0]), dtype)
+        ids = None
+        if x.dtype.is_integer:
+            x = ids = tf.transpose(x)
+        else:
+            x = tf.cast(tf.transpose(x, [1, 2, 0]), dtype)
         for n, (_, _, bias) in enumerate(layers):
-            z = _stored(tf.matmul(kernels[n][0], x))
+            z = _stored(kernels[n][0] if x is ids else tf.matmul(kernels[n][0], x))
             if by_steps:
+                z = _looked_up(z, ids) if x is ids else z
                 hs, gates, cs, h, c = _forward_steps(z, prepared[n][0], bias, *state[n])
             else:
-                hs, gates, cs, h, c = _forward_loop(z, prepared[n][0], bias, *state[n], recurrent[n], keep)
+                rows = ids if x is ids else None
+                hs, gates, cs, h, c = _forward_loop(z, rows, prepared[n][0], bias, *state[n], recurrent[n], keep)
             saved.append(_Saved(x, _computed(hs), gates, cs))
             states.append((tf.transpose(h), tf.transpose(c)))
             x = saved[n].hs[1:]
             if n < count - 1 and between[n] is not None:
                 x *= between[n]
 
-        def gradient(d: tf.Tensor, *_: Any) -> list[tf.Tensor]:
+        def gradient(d: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
             d = tf.cast(tf.transpose(_still(d), [1, 2, 0]), dtype)
-            gradients: list[tf.Tensor] = []
+            gradients: list[tf.Tensor | None] = []
             for n in reversed(range(count)):
                 x, hs, gates, cs = saved[n]
                 if by_steps:
@@ -224,7 +243,7 @@ def _feature_major(
                 if n and between[n - 1] is not None:
                     d *= between[n - 1]
                 gradients = own + gradients
-            return [_batch_major(d), *gradients]
+            return [None if d is None else _batch_major(d), *gradients]
 
         return (_batch_major(x), *[a for pair in states for a in pair]), gradient
 
@@ -253,25 +272,33 @@ def _prepare(kernel: tf.Tensor, stored: tf.DType) -> tuple[tf.Tensor, tf.Tensor]
     return _narrow(tf.transpose(kernel), stored), _narrow(kernel, stored)
 
 
+@compiled  # type: ignore[untyped-decorator]
+def _looked_up(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Return the input products [T, F, B] of the rows ids [T, B] of a table (V, F), which is given as [F, V]."""
+    return tf.transpose(tf.gather(table, ids, axis=1), [1, 0, 2])
+
+
 def _window_gradients(
     kernel: tf.Tensor, x: tf.Tensor, h: tf.Tensor, dz: tf.Tensor
-) -> tuple[tf.Tensor, list[tf.Tensor]]:
+) -> tuple[tf.Tensor | None, list[tf.Tensor]]:
     """Return the gradients of a layer's input and of its three weights.
 
-    kernel (I, F), x [T, I, B], h [T, H, B] before each step, dz [T, F, B]. Returns dx [T, I, B] and a list.
+    kernel (I, F), x [T, I, B], h [T, H, B] before each step, dz [T, F, B]. Returns dx [T, I, B] and a list. Where x is
+    the numbers [T, B] of the kernel's rows that were read, dx is None.
     """
 
     def flat(a: tf.Tensor) -> tf.Tensor:  # [T, n, B] -> [n, T·B]
         return tf.reshape(tf.transpose(a, [1, 0, 2]), [a.shape[1], -1])
 
-    steps, _, rows = dz.shape
-    dz = flat(dz)
-    dx = tf.transpose(tf.reshape(tf.matmul(kernel, dz), [-1, steps, rows]), [1, 0, 2])
-    ones = tf.ones([1, steps * rows], dz.dtype)
-    kernel_gradient, recurrent_gradient, bias_gradient = (
-        tf.cast(tf.matmul(a, dz, transpose_b=True), tf.float32) for a in (flat(x), flat(h), ones)
-    )
-    return dx, [kernel_gradient, recurrent_gradient, bias_gradient[0]]
+    (steps, _, rows), (width, _) = dz.shape, kernel.shape
+    dz, dx = flat(dz), None
+    if x.dtype.is_integer:
+        x = tf.one_hot(x, width, axis=1, dtype=dz.dtype)
+    else:
+        dx = tf.transpose(tf.reshape(tf.matmul(kernel, dz), [width, steps, rows]), [1, 0, 2])
+    read = tf.concat([x, h, tf.ones([steps, 1, rows], dz.dtype)], 1)
+    gradients = tf.cast(tf.matmul(flat(read), dz, transpose_b=True), tf.float32)
+    return dx, [gradients[:width], gradients[width:-1], gradients[-1]]
 
 
 # In float32, by XLA: on a Zen 3 with AVX2, one thread, 70 to 86 GFLOP/s where TensorFlow's own products make 35 to 66.
@@ -321,19 +348,21 @@ def _put_gates(dz: tf.Tensor, parts: Sequence[tf.Tensor], *place: Any) -> tf.Ten
 
 @compiled  # type: ignore[untyped-decorator]
 def _forward_loop(
-    z: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, h: tf.Tensor, c: tf.Tensor, mask: Any, keep: Any
+    z: tf.Tensor, ids: Any, kernel: tf.Tensor, bias: tf.Tensor, h: tf.Tensor, c: tf.Tensor, mask: Any, keep: Any
 ) -> tuple[tf.Tensor, ...]:
     """Return hs [T + 1, H, B], gates [T, F, B], cs [T + 1, H, B] and the last h, c.
 
-    z [T, F, B] are the input products, kernel (H, F), bias (F,), h, c, mask [H, B], keep [T, B].
+    z [T, F, B] are the input products, or a table [F, V] of them, and ids [T, B] what is read from it; kernel (H, F),
+    bias (F,), h, c, mask [H, B], keep [T, B].
     """
-    steps, features, rows = z.shape
+    steps, features, rows = (z if ids is None else ids).shape[0], kernel.shape[1], h.shape[1]
     kernel, bias = tf.transpose(kernel), tf.reshape(bias, [features, 1])
 
     def step(t: Any, h: Any, c: Any, hs: Any, gates: Any, cs: Any) -> tuple[Any, ...]:
         if keep is not None:
             h, c = h * keep[t], c * keep[t]
-        gate = _gates(tf.matmul(kernel, h if mask is None else h * mask) + _widen(z[t]) + bias)
+        read = z[t] if ids is None else tf.gather(z, ids[t], axis=1)
+        gate = _gates(tf.matmul(kernel, h if mask is None else h * mask) + _widen(read) + bias)
         h, c = _output(gate, c)
         gates = _put(gates, _narrow(tf.reshape(gate, [features, rows]), z.dtype), t)
         return t + 1, h, c, _put(hs, _narrow(h, z.dtype), t + 1), gates, _put(cs, c, t + 1)

@@ -17,10 +17,13 @@ from chargen.modelfile import LayerState
 from chargen.optimizer import Adam, learning_rate
 from chargen.streams import Streams
 from chargen.train import compile_step
-from chargen.unroll import choose, row_groups, unroll
+from chargen.unroll import LARGEST_TABLE, choose, row_groups, unroll
 
 LOOP, LOOP16, STEPS = Execution("loop"), Execution("loop", "bfloat16"), Execution("steps", "bfloat16")
 FAST = pytest.mark.parametrize("execution", [LOOP, LOOP16, STEPS], ids=["loop", "loop-bfloat16", "steps"])
+ALL = pytest.mark.parametrize(
+    "execution", [Execution(), LOOP, LOOP16, STEPS], ids=["keras", "loop", "bfloat16", "steps"]
+)
 SIZES = [(1, 5, 3, 7, 4), (2, 7, 5, 19, 3), (3, 16, 1, 1, 9), (3, 33, 8, 18, 11), (2, 128, 32, 17, 64)]
 
 
@@ -67,15 +70,15 @@ def plain(x, state, layers, between=None, recurrent=None, restart=None):
 def value_and_gradients(compute, x, state, layers):
     """The outputs and the state; the gradients of a random sum of the outputs by the input and all weights."""
     variables = [weight.value for layer in layers for weight in layer.weights]
-    mixture = normal(np.random.default_rng(1), x.shape[0], x.shape[1], layers[0].units)
 
     @tf.function
     def run(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
             outputs, after = compute(x)
-            loss = tf.reduce_sum(outputs * mixture)
-        return [outputs, *tf.nest.flatten(after)], tape.gradient(loss, [x, *variables])
+            loss = tf.reduce_sum(outputs * normal(np.random.default_rng(1), *outputs.shape))
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, [x, *variables])]
+        return [outputs, *tf.nest.flatten(after)], gradients
 
     return run(x)
 
@@ -119,7 +122,22 @@ def test_every_unroll_equals_the_equations(size, execution):
     assert_equal(ours, theirs, execution.precision)
 
 
-@pytest.mark.parametrize("execution", [Execution(), LOOP, LOOP16, STEPS], ids=["keras", "loop", "bfloat16", "steps"])
+@ALL
+@pytest.mark.parametrize("vocabulary", [1, 13, LARGEST_TABLE * 5 + 1])
+@pytest.mark.parametrize(("rows", "masked"), [(3, False), (18, True)])
+def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabulary, rows, masked):
+    _, state, layers = case(2, 12, rows, 9, 5)
+    generator = np.random.default_rng(3)
+    e = normal(generator, vocabulary, 5)
+    ids = tf.constant(generator.integers(vocabulary, size=(rows, 9)), tf.int32)
+    masks = {"between": [normal(generator, rows, 9, 12)], "restart": tf.constant(generator.random((rows, 9)) < 0.3)}
+    masks = masks if masked else {}
+    theirs = value_and_gradients(lambda e: plain(tf.gather(e, ids), state, layers, **masks), e, state, layers)
+    ours = value_and_gradients(lambda e: unroll(ids, state, layers, execution, **masks, embedding=e), e, state, layers)
+    assert_equal(ours, theirs, execution.precision)
+
+
+@ALL
 @pytest.mark.parametrize("kind", ["between", "variational", "recurrent", "restart", "all"])
 def test_every_mask_does_what_the_equations_say(execution, kind):
     x, state, layers = case(3, 6, 5, 9, 4)
