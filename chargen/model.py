@@ -90,19 +90,16 @@ class CharLM(keras.Model):  # type: ignore[misc]
         characters before which a row's state restarts from zero. Returns the logits (B, T, V)
         float32 of the character after each one read, and the state after the last. The state given is not changed.
         """
-        between = None if masks is None else masks[:-1]
         outputs, state = unroll(
             ids,
             state,
             self.lstm,
             self.execution,
-            between,
+            masks,
             restart=restarts,
             recurrent_kernels=recurrent_kernels,
             embedding=self.embedding.embeddings.value,
         )
-        if masks is not None:
-            outputs *= masks[-1]
         return self.logits(outputs), state
 
     def logits(self, outputs: tf.Tensor) -> tf.Tensor:

@@ -24,7 +24,7 @@ MINUTES = 10.0  # where no length is asked for
 # (README has the table). One wide layer, as a second one costs more time than it gains in these budgets: of 3 minutes
 # 2 x 384 made 1.449 nats, 1 x 512 made 1.442; 64 streams, as they are read twice as fast as 16. Smaller layers lose on
 # a slow machine too: at 0.6 of the speed 256 units made 1.509 in a minute, 384 made 1.487; 640 1.449 in ten, 768 1.437.
-UNITS = (64, 96, 128, 192, 256, 384, 512, 640, 768, 1024, 1280)
+UNITS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280)
 # The best rate falls with the width, about as its square root. 450 steps of 64 x 64 on a 1 MB play, nats: 128 units at
 # 0.014 1.633, 0.02 1.609, 0.028 1.586, 0.042 1.592, 0.06 1.629; 256 (another random seed) 0.014 1.530, 0.021 1.517,
 # 0.026 1.512, 0.035 1.529; 384 (600 steps, without Nesterov's momentum) 0.01 1.471, 0.015 1.454, 0.022 1.467; 512 (500
@@ -146,7 +146,7 @@ def output_rank(units: int, vocabulary: int) -> int:
 
 def worth(units: int) -> float:
     """Return how many characters a layer of so many units has to read to become better than a smaller one."""
-    return float(3.0e6 * (units / 384) ** 1.5)
+    return float(2.5e6 * (units / 384) ** 1.5)
 
 
 def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, speed: float) -> float:

@@ -119,7 +119,7 @@ def unroll(
     state: State,
     layers: Sequence[Any],
     execution: Execution,
-    between: Masks = None,
+    masks: Masks = None,
     recurrent: Masks = None,
     restart: tf.Tensor | None = None,
     recurrent_kernels: Sequence[tf.Tensor] | None = None,
@@ -128,17 +128,17 @@ def unroll(
     """Compute all layers over a window from a state; return the outputs (B, T, H) float32 and the state after it.
 
     x: (B, T, I) float32; or with an embedding (V, I) float32 the numbers of its rows that are read, (B, T) int32.
-    layers: L keras.layers.LSTM that return sequences and states. between: L - 1 masks that broadcast to (B, T, H), by
-    which what a layer gives to the next is multiplied. recurrent: L masks (B, H), by which
-    h is multiplied in the recurrent product, constant over the window. restart: (B, T) bool, true where a row's state
-    is zero before the character is read. recurrent_kernels: L tensors (H, F) in place of the layers' own. No gradient
-    goes to the state or the masks. Shapes are static, but for ``keras``, which takes any and has the first kind of
-    mask only; with the other two it is ``loop`` that computes.
+    layers: L keras.layers.LSTM that return sequences and states. masks: L that broadcast to (B, T, H), by which the
+    layers' outputs are multiplied. recurrent: L masks (B, H), by which h is multiplied in the recurrent product,
+    constant over the window. restart: (B, T) bool, true where a row's state is zero before the character is read.
+    recurrent_kernels: L tensors (H, F) in place of the layers' own. No gradient goes to the state or the masks. Shapes
+    are static, but for ``keras``, which takes any and has the first kind of mask only; with the other two it is
+    ``loop`` that computes.
     """
     kernels = [(layer.cell.kernel.value, layer.cell.recurrent_kernel.value, layer.cell.bias.value) for layer in layers]
     if recurrent_kernels is not None:
         kernels = [(own[0], other, own[2]) for own, other in zip(kernels, recurrent_kernels, strict=True)]
-    between = list(between or [None] * (len(layers) - 1))
+    masks = list(masks or [None] * len(layers))
     masked = restart is not None or any(mask is not None for mask in recurrent or ())
     by_keras = execution.unroll == "keras" and not masked
     if embedding is not None and (by_keras or embedding.shape[0] > LARGEST_TABLE * embedding.shape[1]):
@@ -146,12 +146,12 @@ def unroll(
     elif embedding is not None:
         kernels[0] = (tf.matmul(embedding, kernels[0][0]), *kernels[0][1:])
     if by_keras:
-        return _keras(x, state, layers, kernels, between)
+        return _keras(x, state, layers, kernels, masks)
     return _feature_major(
         x,
         state,
         kernels,
-        between,
+        masks,
         list(recurrent or [None] * len(layers)),
         restart,
         tf.as_dtype(execution.precision),
@@ -160,15 +160,14 @@ def unroll(
 
 
 def _keras(
-    x: tf.Tensor, state: State, layers: Sequence[Any], kernels: list[tuple[Any, ...]], between: list[Any]
+    x: tf.Tensor, state: State, layers: Sequence[Any], kernels: list[tuple[Any, ...]], masks: list[Any]
 ) -> tuple[tf.Tensor, State]:
     states = []
-    for number, (layer, own, carried) in enumerate(zip(layers, kernels, state, strict=True)):
+    for layer, own, carried, mask in zip(layers, kernels, state, masks, strict=True):
         frozen = layer.non_trainable_variables
         (x, h, c), _ = layer.stateless_call(own, frozen, x, initial_state=[carried.h, carried.c])
         states.append(LayerState(h, c))
-        if number < len(between) and between[number] is not None:
-            x = x * between[number]
+        x = x if mask is None else x * mask
     return x, tuple(states)
 
 
@@ -185,7 +184,7 @@ def _feature_major(
     x: tf.Tensor,
     state: State,
     layer_weights: list[tuple[Any, Any, Any]],
-    between: list[Any],
+    masks: list[Any],
     recurrent: list[Any],
     restart: tf.Tensor | None,
     dtype: tf.DType,
@@ -196,7 +195,8 @@ def _feature_major(
     stored = tf.uint16 if dtype == tf.bfloat16 else dtype
     # Constants to a tape, which would look into the loops in eager mode otherwise.
     state = tuple(LayerState(_still(tf.transpose(h)), _still(tf.transpose(c))) for h, c in state)
-    between = [None if mask is None else tf.cast(_still(tf.transpose(mask, [1, 2, 0])), dtype) for mask in between]
+    last = None if masks[-1] is None else _still(masks[-1])
+    between = [None if mask is None else tf.cast(_still(tf.transpose(mask, [1, 2, 0])), dtype) for mask in masks[:-1]]
     recurrent = [None if mask is None else _still(tf.transpose(mask)) for mask in recurrent]
     keep = None if restart is None else 1 - tf.transpose(tf.cast(restart, tf.float32))  # [T, B]
 
@@ -211,7 +211,7 @@ def _feature_major(
         if x.dtype.is_integer:
             x = ids = tf.transpose(x)
         else:
-            x = tf.cast(tf.transpose(x, [1, 2, 0]), dtype)
+            x = _computed(_entered(x, None, stored))
         for n, (_, _, bias) in enumerate(layers):
             z = _stored(kernels[n][0] if x is ids else tf.matmul(kernels[n][0], x))
             if by_steps:
@@ -227,7 +227,7 @@ def _feature_major(
                 x *= between[n]
 
         def gradient(d: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
-            d = tf.cast(tf.transpose(_still(d), [1, 2, 0]), dtype)
+            d = _computed(_entered(_still(d), last, stored))
             gradients: list[tf.Tensor | None] = []
             for n in reversed(range(count)):
                 x, hs, gates, cs = saved[n]
@@ -243,9 +243,9 @@ def _feature_major(
                 if n and between[n - 1] is not None:
                     d *= between[n - 1]
                 gradients = own + gradients
-            return [None if d is None else _batch_major(d), *gradients]
+            return [None if d is None else _left(_stored(d), None), *gradients]
 
-        return (_batch_major(x), *[a for pair in states for a in pair]), gradient
+        return (_left(_stored(x), last), *[a for pair in states for a in pair]), gradient
 
     outputs, *after = run(x, *[weight for layer in layer_weights for weight in layer])
     after = [_still(a) for a in after]
@@ -256,8 +256,17 @@ def _still(a: tf.Tensor) -> tf.Tensor:
     return tf.stop_gradient(tf.convert_to_tensor(a))
 
 
-def _batch_major(a: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.transpose(a, [2, 0, 1]), tf.float32)
+@compiled  # type: ignore[untyped-decorator]
+def _entered(a: tf.Tensor, mask: Any, stored: tf.DType) -> tf.Tensor:
+    """Return (B, T, H) float32, multiplied by a mask, as it is stored, [T, H, B]."""
+    return _narrow(tf.transpose(a if mask is None else a * mask, [1, 2, 0]), stored)
+
+
+@compiled  # type: ignore[untyped-decorator]
+def _left(a: tf.Tensor, mask: Any) -> tf.Tensor:
+    """Return what is stored, [T, H, B], as (B, T, H) float32, multiplied by a mask."""
+    a = tf.transpose(_widen(a), [2, 0, 1])
+    return a if mask is None else a * mask
 
 
 # ---- the products of a whole window -----------------------------------------------------------------------------

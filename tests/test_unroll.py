@@ -45,7 +45,7 @@ def case(layers, units, rows, steps, width):
     return normal(generator, rows, steps, width), state, made
 
 
-def plain(x, state, layers, between=None, recurrent=None, restart=None):
+def plain(x, state, layers, masks=None, recurrent=None, restart=None):
     """The equations, said once."""
     after = []
     for n, (layer, (h, c)) in enumerate(zip(layers, state, strict=True)):
@@ -62,8 +62,8 @@ def plain(x, state, layers, between=None, recurrent=None, restart=None):
             outputs.append(h)
         x = tf.stack(outputs, 1)
         after.append(LayerState(h, c))
-        if between is not None and n + 1 < len(layers):
-            x *= between[n]
+        if masks is not None:
+            x *= masks[n]
     return x, tuple(after)
 
 
@@ -130,7 +130,10 @@ def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabular
     generator = np.random.default_rng(3)
     e = normal(generator, vocabulary, 5)
     ids = tf.constant(generator.integers(vocabulary, size=(rows, 9)), tf.int32)
-    masks = {"between": [normal(generator, rows, 9, 12)], "restart": tf.constant(generator.random((rows, 9)) < 0.3)}
+    masks = {
+        "masks": [normal(generator, rows, 9, 12) for _ in state],
+        "restart": tf.constant(generator.random((rows, 9)) < 0.3),
+    }
     masks = masks if masked else {}
     theirs = value_and_gradients(lambda e: plain(tf.gather(e, ids), state, layers, **masks), e, state, layers)
     ours = value_and_gradients(lambda e: unroll(ids, state, layers, execution, **masks, embedding=e), e, state, layers)
@@ -138,7 +141,7 @@ def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabular
 
 
 @ALL
-@pytest.mark.parametrize("kind", ["between", "variational", "recurrent", "restart", "all"])
+@pytest.mark.parametrize("kind", ["masks", "variational", "recurrent", "restart", "all"])
 def test_every_mask_does_what_the_equations_say(execution, kind):
     x, state, layers = case(3, 6, 5, 9, 4)
     generator = np.random.default_rng(2)
@@ -147,12 +150,12 @@ def test_every_mask_does_what_the_equations_say(execution, kind):
         return tf.constant((generator.random(shape) < 0.6) / 0.6, tf.float32)
 
     masks = {
-        "between": [mask(5, 1 if kind == "variational" else 9, 6) for _ in range(2)],
+        "masks": [mask(5, 1 if kind == "variational" else 9, 6) for _ in range(3)],
         "recurrent": [mask(5, 6) for _ in range(3)],
         "restart": tf.constant(generator.random((5, 9)) < 0.3),
     }
     if kind != "all":
-        masks = {name: value for name, value in masks.items() if name == {"variational": "between"}.get(kind, kind)}
+        masks = {name: value for name, value in masks.items() if name == {"variational": "masks"}.get(kind, kind)}
     theirs = value_and_gradients(lambda x: plain(x, state, layers, **masks), x, state, layers)
     ours = value_and_gradients(lambda x: unroll(x, state, layers, execution, **masks), x, state, layers)
     assert_equal(ours, theirs, execution.precision)
