@@ -42,8 +42,9 @@ DROPOUT, DROPOUT_UNITS = 0.032, 384  # for each pass, of a layer of so many unit
 LARGE, RANK_SHARE = 2000, 6
 # What training gets of the speed at which NumPy multiplies float32 matrices on all cores, counting 6 operations for
 # each character and weight, and each unit as many weights: that makes 206 to 238 GFLOP/s from 2 x 128 to 2 x 512 in
-# float32 on a Zen 4, where the weights alone made 130 to 197. A Zen 3 gets 0.93 of float32 so, a Zen 4 should get 1.12;
-# bfloat16's is the share measured before, 1.56, made larger alike.
+# float32 on a Zen 4, where the weights alone made 130 to 197. A Zen 3 gets 0.93 of the median float32 product so, a Zen
+# 4 should get 1.12; bfloat16's is the share measured before, 1.56, made larger alike. Of the best product, which is what
+# counts, it is a tenth less (reckoned): the median of one moment made a run of 10 minutes guess half of what it read.
 SHARES = {"bfloat16": 1.6, "float32": 0.9}
 WEIGHTS_FOR_UNIT = 700
 MEASURED_SECONDS = 0.2

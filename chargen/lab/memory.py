@@ -25,7 +25,7 @@ def answer(setting: Setting) -> Answer:
     training, validation = ids[:-held_out], ids[-held_out:]
     train = TrainConfig(batch_size=32, seq_length=64, dropout=0.1, random_seed=setting.random_seed)
     learner = Learner(len(vocabulary), ModelConfig(units=setting.pick(256, 48)), train)
-    learner.learn(in_order(training, train), setting.pick(1500, 150))
+    learner.learn(in_order(training, train), setting.pick(1500, 400))
     contexts = [1, 2, 4, 8, 16, 32, 64, 128, 256, *setting.pick([512, 1000], [])]
     places = np.linspace(contexts[-1], len(validation) - 1, setting.pick(2000, 400)).astype(int)  # of what is predicted
     costs = []
