@@ -32,10 +32,12 @@ UNITS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280)
 # 0.026 1.512, 0.035 1.529; 384 (600 steps, without Nesterov's momentum) 0.01 1.471, 0.015 1.454, 0.022 1.467; 512 (500
 # steps) 0.009 1.461, 0.014 1.447.
 RATE, HIGHEST_RATE = 0.34, 0.03  # of one unit; of all layers, as narrower ones than 128 were not tried
-# A larger layer seems to need more dropout at the same passes (one random seed): 10 minutes of a 1 MB play, 640 units,
-# 0.22 made 1.428 nats of 6.8 million characters, 0.38 1.426 of 5.7 million; 384 units, 4 passes, 0.12 1.441, 0.25
-# 1.444, 0.2 with weight drop 0.2 1.476.
-DROPOUT, DROPOUT_UNITS = 0.032, 384  # for each pass, of a layer of so many units; the rest by the square root
+# A larger layer needs more dropout at the same passes. 10 minutes of a 1 MB play, 640 units, random seed 0: 0.27 made
+# 1.438 nats of 5.5 million characters, 0.38 1.413 of 5.6 (when momentum was 0.9: 0.22 1.428 of 6.8, 0.38 1.426 of 5.7);
+# 512 units, 0.16 1.456 of 8.3; 384 units, 4 passes, 0.12 1.441, 0.25 1.444, 0.2 with weight drop 0.2 1.476; 3 minutes,
+# 0.15 and 0.17 1.432 1.435 of 4.7 and 4.9 (another seed 1.448 of 4.5), 0.21 1.441 of 4.0 (the other seed 1.452 of 3.7).
+# So about 0.33 is chosen for the first of these, where more would be too much for 768 units on a faster machine.
+DROPOUT, DROPOUT_UNITS = 0.04, 384  # for each pass, of a layer of so many units; the rest by the square root
 # From so many distinct characters on, the last layer's rank is a sixth of the units. 1 x 384 on Chinese poems made in 2
 # minutes, with rank 64 and whole: 7.25 and 7.40 bpc of 2,874 distinct characters, 7.77 and 8.00 of 4,935, 8.29 and 8.54
 # of 14,288; of these in 5 minutes 7.58 and 8.02. Rank 128 made 8.30 in 2 minutes.
@@ -43,8 +45,8 @@ LARGE, RANK_SHARE = 2000, 6
 # What training gets of the speed at which NumPy multiplies float32 matrices on all cores, counting 6 operations for
 # each character and weight, and each unit as many weights: that makes 206 to 238 GFLOP/s from 2 x 128 to 2 x 512 in
 # float32 on a Zen 4, where the weights alone made 130 to 197. A Zen 3 gets 0.93 of the median float32 product so, a Zen
-# 4 should get 1.12; bfloat16's is the share measured before, 1.56, made larger alike. Of the best product, which is what
-# counts, it is a tenth less (reckoned): the median of one moment made a run of 10 minutes guess half of what it read.
+# 4 should get 1.12; bfloat16's is the share measured before, 1.56, made larger alike. Of the best product, which is
+# what counts, it is a tenth less (reckoned): one moment's median made a run of 10 minutes guess half of what it read.
 SHARES = {"bfloat16": 1.6, "float32": 0.9}
 WEIGHTS_FOR_UNIT = 700
 MEASURED_SECONDS = 0.2
