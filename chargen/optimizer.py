@@ -11,8 +11,9 @@ import tensorflow as tf
 # Warm-up takes a twentieth of the steps, 100 at the most; the cosine then falls to a hundredth of the highest rate.
 WARM_UP_SHARE, WARM_UP_STEPS, LAST = 0.05, 100, 0.01
 # On a 1 MB play, in nats. First moment: 1 x 256, 450 steps, three random seeds: 0.9 1.513 1.510 1.514, 0.8 1.503 1.509
-# 1.507 (two of them with 0.85: 1.509 1.500; one with 0.7: 1.507); 1 x 384, 700 steps: 0.9 1.442, 0.8 1.439. Second:
-# 0.99 instead of 0.999 made 1.484 instead of 1.490 of 2.5M characters, 1 x 384, when the first was 0.9.
+# 1.507 (two of them with 0.85: 1.509 1.500; one with 0.7: 1.507); 1 x 384, 700 steps: 0.9 1.442, 0.8 1.439; runs of 10
+# minutes were not compared. Second: 0.99 instead of 0.999 made 1.484 instead of 1.490 of 2.5M characters, 1 x 384, when
+# the first was 0.9.
 BETA_1, BETA_2, EPSILON = 0.8, 0.99, 1e-8
 
 

@@ -36,7 +36,7 @@ RATE, HIGHEST_RATE = 0.34, 0.03  # of one unit; of all layers, as narrower ones 
 # 1.438 nats of 5.5 million characters, 0.38 1.413 of 5.6 (when momentum was 0.9: 0.22 1.428 of 6.8, 0.38 1.426 of 5.7);
 # 512 units, 0.16 1.456 of 8.3; 384 units, 4 passes, 0.12 1.441, 0.25 1.444, 0.2 with weight drop 0.2 1.476; 3 minutes,
 # 0.15 and 0.17 1.432 1.435 of 4.7 and 4.9 (another seed 1.448 of 4.5), 0.21 1.441 of 4.0 (the other seed 1.452 of 3.7).
-# So about 0.33 is chosen for the first of these, where more would be too much for 768 units on a faster machine.
+# So about 0.33 is chosen for the first of these, not run. 768 units on a faster machine get 0.5; 0.38, 0.4 were tried.
 DROPOUT, DROPOUT_UNITS = 0.04, 384  # for each pass, of a layer of so many units; the rest by the square root
 # From so many distinct characters on, the last layer's rank is a sixth of the units. 1 x 384 on Chinese poems made in 2
 # minutes, with rank 64 and whole: 7.25 and 7.40 bpc of 2,874 distinct characters, 7.77 and 8.00 of 4,935, 8.29 and 8.54

@@ -10,7 +10,7 @@ How the CPU's is fast, measured on 2 cores of AMD Zen 4 with AVX-512 and its bfl
 * Four of a layer's six products do not depend on the recurrence. They are made once for a window, at the speed of
   large products (220 GFLOP/s in float32, 430 in bfloat16).
 * Two of these four are none in the first layer: there are only as many different ones as the vocabulary has characters.
-  1 x 256, 64 rows 1.1 times as fast, 1 x 384, 16 rows 1.3 times (best of three on a Zen 3).
+  1 x 256, 64 rows 1.1 times as fast, 1 x 384, 16 rows 1.3 times, 2 x 256, 32 rows not (best of three on a Zen 3).
 * The two that do are a loop over time, in one of two ways:
   ``loop``, a while loop compiled by XLA with products in float32, which launches nothing (207 GFLOP/s);
   ``steps``, TensorFlow's bfloat16 products with one compiled block after each, for 16 rows and more (2 x 512, 32 rows
