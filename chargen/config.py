@@ -117,14 +117,15 @@ class TrainConfig(Config):
         exclusive=True,
         planned=True,
     )
-    dropout: float = option(
+    # None until the number of steps is known, which minutes become when they have begun; nothing is blanked before.
+    dropout: float | None = option(
         0.1,
         "Share of each layer's outputs that is blanked at random in training.",
         minimum=0,
         maximum=0.95,
         planned=True,
     )
-    weight_drop: float = option(
+    weight_drop: float | None = option(
         0.0,
         "Share of the recurrent kernels' weights that is blanked at random in training, anew for each step.",
         minimum=0,

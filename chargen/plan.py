@@ -32,12 +32,15 @@ UNITS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280)
 # 0.026 1.512, 0.035 1.529; 384 (600 steps, without Nesterov's momentum) 0.01 1.471, 0.015 1.454, 0.022 1.467; 512 (500
 # steps) 0.009 1.461, 0.014 1.447.
 RATE, HIGHEST_RATE = 0.34, 0.03  # of one unit; of all layers, as narrower ones than 128 were not tried
-# A larger layer needs more dropout at the same passes. 10 minutes of a 1 MB play, 640 units, random seed 0: 0.27 made
-# 1.438 nats of 5.5 million characters, 0.38 1.413 of 5.6 (when momentum was 0.9: 0.22 1.428 of 6.8, 0.38 1.426 of 5.7);
-# 512 units, 0.16 1.456 of 8.3; 384 units, 4 passes, 0.12 1.441, 0.25 1.444, 0.2 with weight drop 0.2 1.476; 3 minutes,
-# 0.15 and 0.17 1.432 1.435 of 4.7 and 4.9 (another seed 1.448 of 4.5), 0.21 1.441 of 4.0 (the other seed 1.452 of 3.7).
-# So about 0.33 is chosen for the first of these, not run. 768 units on a faster machine get 0.5; 0.38, 0.4 were tried.
-DROPOUT, DROPOUT_UNITS = 0.04, 384  # for each pass, of a layer of so many units; the rest by the square root
+# What is blanked. 10 minutes of a 1 MB play, 640 units, 5.5 passes, random seed 0: dropout 0.27 made 1.438 nats, 0.38
+# 1.413, 0.37 1.428 (the same steps by one thread, so other rounding), 0.3 with weight drop 0.1 1.431. 3 minutes, 384
+# units, 4.5 passes: 0.15 and 0.17 1.432 1.435 (another seed 1.448), 0.21 of fewer characters 1.441 (1.452).
+# A book of 220,000 characters, 384 units, random seed 0, bpc by dropout and weight drop. 11 passes: 0.3 and 0.12 1.733;
+# 0.2, 0.3, 0.4, 0.5 and 0.22 1.722 1.725 1.726 1.740; 0.2, 0.3 and 0.3 1.736 1.740; 0.5 and 0.4 1.798; without weight
+# drop 0.35 1.779, 0.5 1.748. 23 passes: 0.4 and 0.15, 0.2 1.698 1.699; 0.3 and 0.22, 0.3, 0.4 1.703 1.711 1.731;
+# 0.5 and 0.4 1.752.
+DROPOUT, HIGHEST_DROPOUT = 0.104, 0.4  # for each pass and unit, by the root of the text's characters; and at the most
+WEIGHT_DROP, FREE_PASSES, HIGHEST_WEIGHT_DROP = 0.065, 8, 0.2  # for each pass after so many; and at the most
 # From so many distinct characters on, the last layer's rank is a sixth of the units. 1 x 384 on Chinese poems made in 2
 # minutes, with rank 64 and whole: 7.25 and 7.40 bpc of 2,874 distinct characters, 7.77 and 8.00 of 4,935, 8.29 and 8.54
 # of 14,288; of these in 5 minutes 7.58 and 8.02. Rank 128 made 8.30 in 2 minutes.
@@ -59,10 +62,10 @@ def plan(
 
     ``speed`` is what `machine` measures, of all of them together.
 
-    Its execution is still to be chosen, by `unroll.choose`; the step where it ends is still to be measured, if minutes
-    were given. What is in ``asked`` is left as it is. The rest follows `sizes`; then batch size and window are made
-    smaller where the text is too short for them (see `streams.fit`). Raises ChargenError if the batch size that is
-    asked for can't be divided among the replicas.
+    Its execution is still to be chosen, by `unroll.choose`; if minutes were given, the step where it ends and what
+    follows from that are still to be `fixed`. What is in ``asked`` is left as it is. The rest follows `sizes`; then
+    batch size and window are made smaller where the text is too short for them (see `streams.fit`). Raises ChargenError
+    if the batch size that is asked for can't be divided among the replicas.
     """
     characters = len(corpus.split(train.validation, train.held_out)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
@@ -82,17 +85,42 @@ def plan(
         less = batch_size // replicas * replicas
         would = f"{less} or {less + replicas}" if less else f"{replicas}"
         raise ChargenError(f"--batch-size {batch_size} can't be divided among {replicas} workers: {would} would")
-    return RunConfig(
+    config = RunConfig(
         model=model,
         train=train,
         execution=Execution(),
         start=0,
-        stop=_steps(train, characters),
+        stop=None,
         files=corpus.files,
         name=corpus.name,
         characters=len(corpus.ids),
         sha256=corpus.sha256,
     )
+    steps = _steps(train, characters)
+    return config if steps is None else fixed(config, steps, characters)
+
+
+def fixed(config: RunConfig, stop: int, characters: int) -> RunConfig:
+    """Return the configuration of a run that is known to end at a step, on a training text of so many characters.
+
+    How much is blanked is chosen with that, unless it was asked for.
+    """
+    train = config.train
+    read = (stop - config.start) * train.batch_size * train.seq_length
+    chosen = blanked(config.model.units, characters, read / characters)
+    train = replace(train, **{name: share for name, share in chosen.items() if getattr(train, name) is None})
+    return replace(config, stop=stop, train=train)
+
+
+def blanked(units: int, characters: int, passes: float) -> dict[str, Any]:
+    """Return the shares that are blanked at random, by the names of their options.
+
+    The oftener a text of so many characters is read, and the larger the layer is for it, the more of it is blanked.
+    """
+    return {
+        "dropout": round(min(HIGHEST_DROPOUT, DROPOUT * passes * units / characters**0.5), 2),
+        "weight_drop": round(min(HIGHEST_WEIGHT_DROP, max(0.0, WEIGHT_DROP * (passes - FREE_PASSES))), 2),
+    }
 
 
 def machine(train: TrainConfig) -> float:
@@ -116,12 +144,10 @@ def sizes(
     """Return the settings that suit a training text and the length of a run, by the names of their options.
 
     characters, vocabulary: how many the training text has, and how many distinct ones. If ``units`` aren't
-    given: a larger layer is worth it when it will read enough. The more often it will read the same text, and the
-    larger it is, the more of it is blanked while it learns.
+    given: a larger layer is worth it when it will read enough.
     """
     if units is None:
         units = max((u for u in UNITS if _read(u, characters, vocabulary, train, speed) >= worth(u)), default=UNITS[0])
-    passes = _read(units, characters, vocabulary, train, speed) / characters
     return {
         "layers": 1,
         "units": units,
@@ -129,8 +155,7 @@ def sizes(
         "batch_size": 64,
         "seq_length": 64,
         "learning_rate": min(HIGHEST_RATE, round(RATE / units**0.5, 4)),
-        "dropout": round(min(0.5, DROPOUT * passes * (units / DROPOUT_UNITS) ** 0.5), 2),
-        "weight_drop": round(min(0.4, max(0.0, 0.065 * (passes - 8))), 2),
+        **dict.fromkeys(blanked(units, characters, 0)),  # to be `fixed` with the number of steps
     }
 
 

@@ -27,6 +27,7 @@ from chargen.evaluate import in_order
 from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import Checkpoint, ModelFile
 from chargen.optimizer import Adam, learning_rate
+from chargen.plan import fixed
 from chargen.run import Progress, Run
 from chargen.streams import Streams
 from chargen.unroll import State, row_groups
@@ -42,7 +43,10 @@ MOST_RECOVERIES = 3
 
 
 class Planned(NamedTuple):
-    """The machine's speed is known, and with it how many steps fit into the minutes that were given."""
+    """The machine's speed is known, and with it how many steps fit into the minutes that were given.
+
+    They are in the run's configuration, with what follows from them.
+    """
 
     stop: int
     epochs: float
@@ -95,9 +99,9 @@ def train(
 ) -> Generator[Planned | Step | Validation | Recovery]:
     """Train ``model`` as ``run.config`` says, from the run's checkpoint if it has one; yield what happens.
 
-    A run that was given minutes is measured first: after some 5 % of them the number of steps is fixed, and written to
-    the run's configuration; all that follows is a function of the step. The minutes count from ``began``, a
-    `time.monotonic`; from now, if it isn't given.
+    A run that was given minutes is measured first: after some 5 % of them the number of steps is fixed, and with it how
+    much is blanked, and written to the run's configuration; all that follows is a function of the step. The minutes
+    count from ``began``, a `time.monotonic`; from now, if it isn't given.
 
     Files are written before the record that tells of them is yielded. Once ``stopping`` returns true, in any worker,
     training ends after a step or two with a checkpoint of the last one. Whoever stops iterating and closes the iterator
@@ -218,17 +222,19 @@ def train(
         while not (progress.finished or agreed.stop):
             if config.stop is None and agreed.plan:
                 settle()
-                score()  # which compiles it
                 before = time.monotonic()
-                score()
+                score()  # which also compiles it: half a second, which compiling the step anew, as is done below, takes
                 save()
                 validated_in = time.monotonic() - before
                 left, seconds = 60 * (settings.minutes or 0) - (time.monotonic() - began), _step_seconds(laps)
                 done = progress.step - config.start
                 more = steps_in(left, seconds, validated_in, window_size, len(validation.ids), done)
                 more, seconds = json.loads(share(json.dumps([more, seconds]).encode()))
-                config = replace(config, stop=progress.step + more)
+                config = fixed(config, progress.step + more, streams.characters)
                 run.reconfigure(config)
+                if config.train != settings:
+                    settings = config.train
+                    update = compile_step(model, adam, settings)
                 yield Planned(progress.step + more, (progress.step + more) / streams.windows, window_size / seconds)
                 lap = time.monotonic()
             rate = progress.factor * learning_rate(progress.step, config.start, config.stop, settings.learning_rate)
@@ -372,7 +378,7 @@ def compile_step(
     def weight_mask(layer: int, step: tf.Tensor) -> tf.Tensor:
         """Return what a layer's recurrent kernel is multiplied by (Merity, Keskar and Socher 2018: DropConnect)."""
         units, place = model.config.units, model.config.layers + layer
-        return dropout_mask(settings.weight_drop, 1, (units, 4 * units), settings.random_seed, place, step)[0]
+        return dropout_mask(settings.weight_drop or 0, 1, (units, 4 * units), settings.random_seed, place, step)[0]
 
     def replica(
         x: tf.Tensor,

@@ -1,12 +1,14 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.corpus import read
 from chargen.modelfile import Checkpoint
-from chargen.plan import machine, plan, reason, resume, sizes
+from chargen.plan import blanked, fixed, machine, plan, reason, resume, sizes
 from chargen.run import Run
 from chargen.vocabulary import Vocabulary
 
@@ -66,24 +68,47 @@ def test_the_schedule_of_an_unfinished_run_stays(corpus):
         resume(run, corpus, TrainConfig(steps=5), {"steps"})
 
 
-def test_more_time_takes_a_larger_layer_and_reading_oftener_blanks_more_of_it():
-    novel, play, shelf = (
-        [sizes(characters, 80, TrainConfig(minutes=m), SPEED) for m in (1, 10, 60)]
-        for characters in (150_000, 1_000_000, 5_000_000)
-    )
-    for text in (novel, play, shelf):
-        assert text[0]["units"] < text[1]["units"] < text[2]["units"]
-    for shorter, longer in ((shelf, play), (play, novel)):
-        assert all(a["units"] == b["units"] for a, b in zip(shorter, longer, strict=True))
-        assert shorter[0]["dropout"] < longer[0]["dropout"]
-        assert all(a["dropout"] <= b["dropout"] for a, b in zip(shorter, longer, strict=True))
-        assert shorter[1]["weight_drop"] < longer[1]["weight_drop"]
+@pytest.mark.parametrize("characters", [150_000, 1_000_000, 5_000_000])
+def test_more_time_takes_a_larger_layer(characters):
+    units = [sizes(characters, 80, TrainConfig(minutes=m), SPEED)["units"] for m in (1, 10, 60)]
+    assert units[0] < units[1] < units[2]
+
+
+@given(st.integers(1, 2000), st.integers(100, 10**9), st.floats(0, 1000), st.floats(1, 10))
+def test_more_is_blanked_the_oftener_a_text_is_read_the_larger_the_layer_and_the_smaller_the_text(
+    units, characters, passes, more
+):
+    least = blanked(units, characters, passes)
+    assert all(0 <= share <= 0.4 for share in least.values())
+    for other in (
+        blanked(units, characters, passes * more),
+        blanked(round(units * more), characters, passes),
+        blanked(units, max(1, round(characters / more)), passes),
+    ):
+        assert least["dropout"] <= other["dropout"]
+        assert least["weight_drop"] <= other["weight_drop"]
+
+
+def test_what_is_blanked_is_chosen_when_the_steps_are_known_unless_it_was_asked_for(corpus):
+    def shares(config):
+        return config.train.to_json()["dropout"], config.train.to_json()["weight_drop"]
+
+    config = planned(corpus, minutes=1, batch_size=4, seq_length=10)
+    assert (config.stop, *shares(config)) == (None, None, None)
+    few, many = (fixed(config, steps, 100_000) for steps in (2500, 50_000))
+    assert (few.stop, many.stop) == (2500, 50_000)
+    assert shares(few) == tuple(blanked(few.model.units, 100_000, 1).values())
+    assert 0 < shares(few)[0] < shares(many)[0]
+    assert 0 == shares(few)[1] < shares(many)[1]
+    own = fixed(planned(corpus, minutes=1, dropout=0.9, weight_drop=0.1), 50, 100_000)
+    assert shares(own) == (0.9, 0.1)
 
 
 def test_epochs_choose_by_what_is_read_and_minutes_by_what_would_be(corpus):
     few, many = (sizes(1_000_000, 80, TrainConfig(epochs=e), SPEED) for e in (1, 50))
     assert few["units"] < many["units"]
-    assert few["dropout"] < many["dropout"]
+    once, often = (plan(corpus, ModelConfig(units=8), TrainConfig(epochs=e), {"units"}, SPEED) for e in (1, 50))
+    assert (once.train.dropout or 0) < (often.train.dropout or 0)
     assert sizes(1_000_000, 80, TrainConfig(steps=1000), 1) == sizes(1_000_000, 80, TrainConfig(epochs=4.096), 9)
     own = plan(corpus, ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"}, SPEED)
     assert (own.model.units, own.train.dropout) == (7, 0.9)

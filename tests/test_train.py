@@ -1,4 +1,5 @@
 import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from chargen.train import (
 )
 
 SHAPE = ModelConfig(layers=2, units=8, embedding=4)
-PLANNED = {"weight_drop"}  # left at its default
+ASKED = {"layers", "units", "output_rank", "batch_size", "seq_length"}  # of the plan, so that it leaves them alone
 CLOCK = ("seconds", "characters_per_second")
 
 
@@ -52,7 +53,7 @@ def often(monkeypatch):
 def begin(corpus, name, shape=SHAPE, **settings):
     settings = {"batch_size": 4, "seq_length": 8, "dropout": 0.2, "learning_rate": 0.01, **settings}
     settings |= {} if {"minutes", "steps"} & set(settings) else {"steps": 40}
-    asked = {*settings, "layers", "units", "output_rank", *PLANNED}
+    asked = {*settings, *ASKED, "weight_drop"}
     config = plan(corpus, shape, TrainConfig(**settings), asked, 1e11)
     return Run.create(Path("runs") / name, config, corpus)
 
@@ -267,6 +268,23 @@ def test_minutes_become_a_number_of_steps_that_is_fixed_once(corpus, often):
     assert not any(isinstance(record, Planned) for record in later)
     assert opened.metrics()[-1]["step"] == opened.config.stop
     assert opened.metrics()[0]["learning_rate"] > opened.metrics()[-1]["learning_rate"]
+
+
+def test_what_follows_from_the_number_of_steps_is_fixed_with_it_and_a_resumed_run_has_the_same(corpus, monkeypatch):
+    monkeypatch.setattr("chargen.plan.DROPOUT", 1e6)  # as there is no time for many passes
+    monkeypatch.setattr("chargen.plan.FREE_PASSES", -1e6)
+    config = plan(corpus, SHAPE, TrainConfig(minutes=0.1, batch_size=4, seq_length=8), {*ASKED, "minutes"}, 1e11)
+    assert config.train.dropout is None
+    run = Run.create(Path("runs/run"), config, corpus)
+    with training(run, corpus) as records:
+        for record in records:
+            if isinstance(record, Planned):
+                shutil.copytree(run.path, "runs/copied")
+    copied = Run(Path("runs/copied"))
+    assert (copied.config.train.dropout, copied.config.train.weight_drop) == (0.4, 0.2)
+    assert Run(run.path).config == copied.config
+    finish(copied, corpus)
+    assert told(run)[:3] == told(copied)[:3]
 
 
 def test_a_run_stopped_before_it_was_measured_is_measured_when_it_goes_on(corpus):

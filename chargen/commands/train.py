@@ -259,14 +259,19 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
         "sizes": why,
         "training": f"{training.batch_size} streams x {training.seq_length} characters, {streams.windows:,} steps an "
         f"epoch, {length}; the last {streams.dropped:,} characters are not read",
-        "recipe": f"learning rate {training.learning_rate:g}, dropout {training.dropout:g}, "
-        f"weight drop {training.weight_drop:g}",
+        "recipe": f"learning rate {training.learning_rate:g}, {blanked(training)}",
         "computing": f"{execution.precision} by {UNROLLS[execution.unroll]}, {execution.threads} threads ({reason})",
         "run": str(path),
     }
     for title, line in lines.items():
         if line:
             click.echo(f"{title:9} {line}")
+
+
+def blanked(training: TrainConfig) -> str:
+    """Return what is blanked while a model learns, as far as it is known."""
+    shares = {"dropout": training.dropout, "weight drop": training.weight_drop}
+    return ", ".join(f"{name} {'to follow' if share is None else f'{share:g}'}" for name, share in shares.items())
 
 
 def show_training(
@@ -304,7 +309,7 @@ def show_training(
                 bar.total = record.stop * window
                 bar.write(
                     f"time      {record.characters_per_second:,.0f} characters a second: {record.stop:,} steps, "
-                    f"{record.epochs:.1f} epochs",
+                    f"{record.epochs:.1f} epochs; {blanked(run.config.train)}",
                     file=sys.stdout,
                 )
             elif isinstance(record, Validation):
