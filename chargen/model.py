@@ -168,7 +168,13 @@ def state_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> State:
 
 
 def dropout_mask(
-    rate: float, rows: int, shape: tuple[int, int], random_seed: int, layer: int, step: tf.Tensor, first_row: Any = 0
+    rate: float | tf.Tensor,
+    rows: int,
+    shape: tuple[int, int],
+    random_seed: int,
+    layer: int,
+    step: tf.Tensor,
+    first_row: Any = 0,
 ) -> tf.Tensor:
     """Return a mask (rows, T, H) of zeros, with probability ``rate``, and 1 / (1 - rate); ``shape`` is (T, H).
 
@@ -177,7 +183,7 @@ def dropout_mask(
     just those rows of its mask. The rate is taken to the nearest 256th, as a number is made of 8 bits: 1.4 ms for a
     mask of half a million where 32 bits take 3.7.
     """
-    numbers, zeros = int(np.prod(shape)), round(256 * rate)
+    numbers, zeros = int(np.prod(shape)), tf.round(256 * tf.convert_to_tensor(rate, tf.float32))
     blocks = -(-numbers // 16)  # Philox makes 16 bytes at a count
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=(rows, 4 * blocks),
@@ -187,5 +193,5 @@ def dropout_mask(
         dtype=tf.uint32,
     )
     uniform = tf.reshape(tf.bitcast(words, tf.uint8), (rows, -1))[:, :numbers]
-    kept = tf.cast(uniform >= tf.constant(zeros, tf.uint8), tf.float32) * (256 / (256 - zeros))
+    kept = tf.cast(uniform >= tf.cast(zeros, tf.uint8), tf.float32) * (256 / (256 - zeros))
     return tf.reshape(kept, (rows, *shape))

@@ -223,7 +223,7 @@ def train(
             if config.stop is None and agreed.plan:
                 settle()
                 before = time.monotonic()
-                score()  # which also compiles it: half a second, which compiling the step anew, as is done below, takes
+                score()  # which also compiles it: half a second too much, as a reserve
                 save()
                 validated_in = time.monotonic() - before
                 left, seconds = 60 * (settings.minutes or 0) - (time.monotonic() - began), _step_seconds(laps)
@@ -232,9 +232,6 @@ def train(
                 more, seconds = json.loads(share(json.dumps([more, seconds]).encode()))
                 config = fixed(config, progress.step + more, streams.characters)
                 run.reconfigure(config)
-                if config.train != settings:
-                    settings = config.train
-                    update = compile_step(model, adam, settings)
                 yield Planned(progress.step + more, (progress.step + more) / streams.windows, window_size / seconds)
                 lap = time.monotonic()
             rate = progress.factor * learning_rate(progress.step, config.start, config.stop, settings.learning_rate)
@@ -244,14 +241,16 @@ def train(
                 plan=chief and config.stop is None and _measured(laps, settings),
             )
             counters = tf.constant(progress.step, tf.int64), tf.constant(rate), tf.constant(wishes, tf.float32)
-            state, *result = update(*spread(next(windows)), state, *counters)
+            drops = tf.constant([config.train.dropout or 0, config.train.weight_drop or 0], tf.float32)
+            state, *result = update(*spread(next(windows)), state, *counters, drops)
             made, agreed = settle()
             pending = (result[0], result[1], result[2])
             progress = replace(progress, step=progress.step + 1)
             laps.append(time.monotonic())
+            done = progress.step - config.start
             due = config.stop is not None and (
                 progress.step == config.stop
-                or progress.step % interval(config.stop - config.start, window_size, len(validation.ids)) == 0
+                or done % interval(config.stop - config.start, window_size, len(validation.ids)) == 0
             )
             if due or agreed.save:
                 made = settle()[0] and made
@@ -296,9 +295,11 @@ def train(
 def interval(steps: int, window: int, held_out: int) -> int:
     """Return how many steps there are from one validation to the next, in a schedule of so many steps.
 
-    ``window`` is the characters of a step, ``held_out`` those of the validation text.
+    They part it evenly, so that the last validation doesn't come soon after the one before. ``window`` is the
+    characters of a step, ``held_out`` those of the validation text.
     """
-    return max(FEWEST_STEPS, ceil(steps / MOST_VALIDATIONS), ceil(READ_BETWEEN * held_out / window))
+    least = max(FEWEST_STEPS, ceil(steps / MOST_VALIDATIONS), ceil(READ_BETWEEN * held_out / window))
+    return ceil(steps / max(1, steps // least))
 
 
 def steps_in(seconds: float, step: float, validation: float, window: int, held_out: int, done: int = 0) -> int:
@@ -335,9 +336,10 @@ def compile_step(
 
     It takes a window, x, y (B, T) int32, begins (B,) bool, restarts (B, T) bool or None, for which it is another
     function, and the state, of each replica its own rows (see `distribute.spread`); the step int64, the rate float32,
-    and wishes, some float32 numbers. It updates the weights, and returns the state after the window, the sum of nats
-    over all rows, whether the update was made (not if the loss or the gradient is not finite), and the sums of all
-    replicas' wishes.
+    wishes, some float32 numbers, and drops (2,) float32, the dropout and weight drop: those of ``settings`` if they
+    aren't given, and nothing where those are 0. It updates the weights, and returns the state after the window, the sum
+    of nats over all rows, whether the update was made (not if the loss or the gradient is not finite), and the sums of
+    all replicas' wishes.
     """
     strategy = tf.distribute.get_strategy()
     count = settings.batch_size // strategy.num_replicas_in_sync
@@ -352,6 +354,7 @@ def compile_step(
         restarts: Any,
         state: State,
         step: tf.Tensor,
+        dropout: Any,
         kept: Any,
     ) -> Any:
         """Compute the sum of nats over some rows, their state after the window, and the gradient of the mean loss.
@@ -362,10 +365,10 @@ def compile_step(
         restarts = None if restarts is None else restarts[rows]
         count, length = x.shape
         masks = None
-        if settings.dropout:
+        if dropout is not None:
             shape, layers = (length, model.config.units), range(model.config.layers)
             seed = settings.random_seed
-            masks = [dropout_mask(settings.dropout, count, shape, seed, n, step, first + rows.start) for n in layers]
+            masks = [dropout_mask(dropout, count, shape, seed, n, step, first + rows.start) for n in layers]
         variables = [weight.value for weight in model.named_weights().values()]
         with tf.GradientTape() as tape:
             carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
@@ -375,10 +378,14 @@ def compile_step(
             loss = nats / (settings.batch_size * length)
         return nats, state, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
 
-    def weight_mask(layer: int, step: tf.Tensor) -> tf.Tensor:
+    def weight_mask(drop: tf.Tensor, layer: int, step: tf.Tensor) -> tf.Tensor:
         """Return what a layer's recurrent kernel is multiplied by (Merity, Keskar and Socher 2018: DropConnect)."""
-        units, place = model.config.units, model.config.layers + layer
-        return dropout_mask(settings.weight_drop or 0, 1, (units, 4 * units), settings.random_seed, place, step)[0]
+        shape, place = (model.config.units, 4 * model.config.units), model.config.layers + layer
+        return tf.cond(
+            drop > 0,  # random numbers that are not needed would take 1 % of the time
+            lambda: dropout_mask(drop, 1, shape, settings.random_seed, place, step)[0],
+            lambda: tf.ones(shape),
+        )
 
     def replica(
         x: tf.Tensor,
@@ -389,11 +396,15 @@ def compile_step(
         step: Any,
         rate: tf.Tensor,
         wishes: tf.Tensor,
+        drops: tf.Tensor,
     ) -> tuple[State, tf.Tensor, tf.Tensor]:
         context = tf.distribute.get_replica_context()
         first = context.replica_id_in_sync_group * count
-        kept = [weight_mask(n, step) for n in range(model.config.layers)] if settings.weight_drop else None
-        parts = [chain(rows, first, x, y, begins, restarts, state, step, kept) for rows in groups]
+        dropout, weight_drop = tf.unstack(drops)
+        dropout = None if settings.dropout == 0 else dropout
+        layers = range(0 if settings.weight_drop == 0 else model.config.layers)
+        kept = [weight_mask(weight_drop, n, step) for n in layers] or None
+        parts = [chain(rows, first, x, y, begins, restarts, state, step, dropout, kept) for rows in groups]
         nats = tf.add_n([nats for nats, _, _ in parts])
         state = tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *[after for _, after, _ in parts])
         gradients = [tf.add_n(sums) for sums in zip(*[own for _, _, own in parts], strict=True)]
@@ -407,9 +418,17 @@ def compile_step(
 
     @tf.function  # type: ignore[untyped-decorator]
     def update(
-        x: Any, y: Any, begins: Any, restarts: Any, state: Any, step: tf.Tensor, rate: tf.Tensor, wishes: Any = (0.0,)
+        x: Any,
+        y: Any,
+        begins: Any,
+        restarts: Any,
+        state: Any,
+        step: tf.Tensor,
+        rate: tf.Tensor,
+        wishes: Any = (0.0,),
+        drops: Any = (settings.dropout or 0.0, settings.weight_drop or 0.0),
     ) -> tuple[Any, tf.Tensor, tf.Tensor, tf.Tensor]:
-        state, *same = strategy.run(replica, (x, y, begins, restarts, state, step, rate, wishes))
+        state, *same = strategy.run(replica, (x, y, begins, restarts, state, step, rate, wishes, drops))
         told, made = (strategy.experimental_local_results(value)[0] for value in same)
         return state, told[0], made, told[1:]
 

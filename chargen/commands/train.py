@@ -271,7 +271,9 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
 def blanked(training: TrainConfig) -> str:
     """Return what is blanked while a model learns, as far as it is known."""
     shares = {"dropout": training.dropout, "weight drop": training.weight_drop}
-    return ", ".join(f"{name} {'to follow' if share is None else f'{share:g}'}" for name, share in shares.items())
+    known = [f"{name} {share:g}" for name, share in shares.items() if share is not None]
+    later = " and ".join(name for name, share in shares.items() if share is None)
+    return ", ".join([*known, f"{later} when the speed is known"] if later else known)
 
 
 def show_training(
