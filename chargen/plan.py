@@ -26,7 +26,8 @@ MINUTES = 10.0  # where no length is asked for
 # a slow machine too: at 0.6 of the speed 256 units made 1.509 in a minute, 384 made 1.487; 640 1.449 in ten, 768 1.437.
 # Since the rates follow the width, in a minute of a Zen 3, random seeds 0, 1, 2: 256 units 1.482 1.493 1.483 of 2.3 to
 # 3.1 million characters, 320 1.474 1.488 1.475 of 1.9 to 2.1, 384 1.490 1.501 of 1.5; in three 384 1.432, 448 1.436.
-# In a slower hour seeds 0 and 2 made 1.504 1.504 with 256 of 2.0 and 2.1 million, 1.498 1.491 with 320 of 1.6 and 1.9.
+# In slower hours 256 made 1.504 1.504 1.486 of 2.0 to 2.4 million, 320 1.483 to 1.511 (nine runs, mean 1.496) of 1.5 to
+# 2.0: nothing to be told.
 UNITS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280)
 # The best rate falls with the width, about as its square root. 450 steps of 64 x 64 on a 1 MB play, nats: 128 units at
 # 0.014 1.633, 0.02 1.609, 0.028 1.586, 0.042 1.592, 0.06 1.629; 256 (another random seed) 0.014 1.530, 0.021 1.517,
