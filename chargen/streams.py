@@ -42,7 +42,7 @@ class Streams:
 
     def __init__(self, ids: Ids, batch_size: int, seq_length: int, starts: npt.NDArray[np.int64] | None = None) -> None:
         self.batch_size, self.seq_length = batch_size, seq_length
-        self.characters = len(ids)
+        self.characters = len(ids)  # of the whole text, its tail too
         self._starts = np.zeros(0, np.int64) if starts is None else starts
         self.windows = windows_per_epoch(len(ids), batch_size, seq_length)
         if not self.windows:

@@ -296,7 +296,7 @@ def train(
 def interval(steps: int, window: int, held_out: int) -> int:
     """Return how many steps there are from one validation to the next, in a schedule of so many steps.
 
-    They part it evenly, so that the last validation doesn't come soon after the one before. ``window`` is the
+    They part it about evenly, so that the last validation doesn't come soon after the one before. ``window`` is the
     characters of a step, ``held_out`` those of the validation text.
     """
     least = max(FEWEST_STEPS, ceil(steps / MOST_VALIDATIONS), ceil(READ_BETWEEN * held_out / window))

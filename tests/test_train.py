@@ -304,7 +304,7 @@ def test_the_steps_and_validations_of_a_budget_take_its_time(steps, window, held
     assert every == steps or every * window >= READ_BETWEEN * held_out
     parts = -(-steps // every)
     assert parts <= 30
-    assert steps - (parts - 1) * every > every - parts  # the last part is as long as the others
+    assert steps - (parts - 1) * every > every - parts  # the last part is about as long as the others
     count = steps_in(seconds, step, validation, window, held_out)
     assert count >= 1
     if count > 1:

@@ -259,7 +259,7 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
         "sizes": why,
         "training": f"{training.batch_size} streams x {training.seq_length} characters, {streams.windows:,} steps an "
         f"epoch, {length}; the last {streams.dropped:,} characters are not read",
-        "recipe": f"learning rate {training.learning_rate:g}, {blanked(training)}",
+        "recipe": f"learning rate {training.learning_rate:g}, {blanked_line(training)}",
         "computing": f"{execution.precision} by {UNROLLS[execution.unroll]}, {execution.threads} threads ({reason})",
         "run": str(path),
     }
@@ -268,8 +268,8 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
             click.echo(f"{title:9} {line}")
 
 
-def blanked(training: TrainConfig) -> str:
-    """Return what is blanked while a model learns, as far as it is known."""
+def blanked_line(training: TrainConfig) -> str:
+    """Return, in a line, what is blanked while a model learns, as far as it is known."""
     shares = {"dropout": training.dropout, "weight drop": training.weight_drop}
     known = [f"{name} {share:g}" for name, share in shares.items() if share is not None]
     later = " and ".join(name for name, share in shares.items() if share is None)
@@ -311,7 +311,7 @@ def show_training(
                 bar.total = record.stop * window
                 bar.write(
                     f"time      {record.characters_per_second:,.0f} characters a second: {record.stop:,} steps, "
-                    f"{record.epochs:.1f} epochs; {blanked(run.config.train)}",
+                    f"{record.epochs:.1f} epochs; {blanked_line(run.config.train)}",
                     file=sys.stdout,
                 )
             elif isinstance(record, Validation):
