@@ -138,6 +138,12 @@ def ready(weights: Arrays, vocabulary: Vocabulary) -> Arrays:
     return {**rest, "dense/kernel": kernel, "dense/bias": bias}
 
 
+def tempered(weights: Arrays, temperature: float) -> Arrays:
+    """Return the weights of the model whose logits are these weights' divided by a temperature."""
+    last = {name: weights[name] / np.float32(temperature) for name in ("dense/kernel", "dense/bias")}
+    return {**weights, **last}
+
+
 def grown(old: ModelFile, vocabulary: Vocabulary, random_seed: int) -> Arrays:
     """Return the weights of a model for a larger vocabulary, which holds the old one's characters and new ones.
 

@@ -8,6 +8,7 @@ from chargen.bits import bits
 from chargen.config import Execution, ModelConfig
 from chargen.evaluate import CONTEXT, NO_STARTS, ROWS, RUN_IN, STEP, dynamic, in_order, in_windows, score
 from chargen.model import CharLM
+from chargen.modelfile import tempered
 from chargen.run import open_model
 from chargen.vocabulary import Vocabulary
 
@@ -39,6 +40,20 @@ def test_a_trained_model_scores_the_same_side_by_side_as_alone(trained, text):
     model, ids = CharLM.of(file), file.vocabulary.encode(text)
     assert len(ids) > 4 * 4 * RUN_IN  # so that several rows read it
     assert bits(in_order(model)(ids).mean()) == pytest.approx(bits(alone(model, ids).mean()), abs=0.002)
+
+
+@pytest.mark.parametrize("characters", [2, 100, 2049])
+def test_what_characters_cost_at_a_temperature_is_what_they_cost_the_model_of_it(model, characters):
+    ids, temperatures = drawn(characters), (0.8, 1.0, 1.5)
+    costs = in_order(model, temperatures=temperatures)(ids)
+    assert costs.shape == (3, characters - 1)
+    np.testing.assert_allclose(costs[1], in_order(model)(ids), rtol=1e-5)
+    for temperature, at_it in zip(temperatures, costs, strict=True):
+        other = CharLM(5, model.config)
+        other.assign(tempered(model.arrays(), temperature))
+        np.testing.assert_allclose(in_order(other)(ids), at_it, rtol=1e-5)
+        x, state = ids[None, :-1].astype(np.int32), model.zero_state(1)
+        np.testing.assert_allclose(other(x, state)[0], model(x, state)[0] / temperature, rtol=1e-5, atol=1e-6)
 
 
 def test_a_short_text_is_read_by_one_row_and_a_long_one_by_many(model):

@@ -24,6 +24,7 @@ from chargen.streams import Streams
 from chargen.train import (
     MOST_RECOVERIES,
     READ_BETWEEN,
+    TEMPERATURES,
     Planned,
     Recovery,
     Step,
@@ -118,6 +119,33 @@ def test_a_last_layer_of_low_rank_is_trained_stopped_and_gone_on_with(corpus):
     assert bits(nats.nats_per_character) == pytest.approx(metrics[-1]["validation_bpc"], abs=5e-3)
 
 
+def test_the_best_model_has_the_temperature_at_which_the_validation_text_costs_least(here):
+    """Letters at random can be learnt by heart, but not foretold."""
+    (here / "noise.txt").write_text("".join(np.random.default_rng(1).choice(list("abcdef"), 3000)))
+    corpus = read(["noise.txt"])
+    run = begin(corpus, "run", ModelConfig(units=16, embedding=4), steps=150, learning_rate=0.03, dropout=0.0)
+    finish(run, corpus)
+    last = run.metrics()[-1]
+    raw = CharLM(len(corpus.vocabulary), run.config.model)
+    raw.assign(Checkpoint.read(run.checkpoint_path).weights)
+    ids = corpus.split(0.1)[1].ids
+    nats = {round(t, 4): in_order(raw, temperatures=[t])(ids).mean(dtype="float64") for t in TEMPERATURES}
+    assert last["temperature"] == min(nats, key=nats.__getitem__) > 1
+    assert last["validation_bpc"] == pytest.approx(bits(nats[last["temperature"]]), abs=1e-5)
+    assert last["validation_bpc"] < bits(nats[1.0]) - 0.001
+
+
+def test_a_resumed_run_goes_on_from_weights_that_no_temperature_has_changed(corpus):
+    run = begin(corpus, "run")
+    finish(run, corpus)
+    best = [m for m in run.metrics() if m["step"] == ModelFile.read(run.model_path).summary["step"]][0]
+    assert best["step"] == run.metrics()[-1]["step"]
+    trained, kept = Checkpoint.read(run.checkpoint_path).weights, ModelFile.read(run.model_path).weights
+    for name, array in trained.items():
+        by = best["temperature"] if name.startswith("dense") else 1
+        np.testing.assert_allclose(kept[name], array / by, rtol=1e-4)
+
+
 def test_training_learns_and_keeps_the_best_model(corpus, often):
     run = begin(corpus, "run", steps=150, learning_rate=0.03, dropout=0.0)
     finish(run, corpus)
@@ -128,8 +156,8 @@ def test_training_learns_and_keeps_the_best_model(corpus, often):
     assert ModelFile.read(run.model_path).summary["validation_bpc"] == best["validation_bpc"]
     assert ModelFile.read(run.model_path).summary["step"] == best["step"]
     assert set(metrics[0]) == {
-        "step", "epoch", "characters", "seconds", "training_bpc", "validation_bpc", "learning_rate",
-        "characters_per_second",
+        "step", "epoch", "characters", "seconds", "training_bpc", "validation_bpc", "temperature",
+        "learning_rate", "characters_per_second",
     }  # fmt: skip
     assert [m["step"] for m in metrics] == sorted({m["step"] for m in metrics})
     assert all(json.loads(json.dumps(m)) == m for m in metrics)
@@ -267,7 +295,7 @@ def test_minutes_become_a_number_of_steps_that_is_fixed_once(corpus, often):
     later = finish(opened, corpus)
     assert not any(isinstance(record, Planned) for record in later)
     assert opened.metrics()[-1]["step"] == opened.config.stop
-    assert opened.metrics()[0]["learning_rate"] > opened.metrics()[-1]["learning_rate"]
+    assert opened.metrics()[-1]["learning_rate"] < opened.config.train.learning_rate / 10
 
 
 def test_what_follows_from_the_number_of_steps_is_fixed_with_it_and_a_resumed_run_has_the_same(corpus, monkeypatch):
