@@ -7,6 +7,7 @@ protocol makes one of a model.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from math import exp
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +26,7 @@ from chargen.vocabulary import Ids, Vocabulary
 
 RUN_IN = 256  # characters a row reads before the first that counts
 ROWS, WINDOW = 64, 64
+WORTH_A_ROW = 4 * RUN_IN  # characters
 CONTEXT = 256  # of nanoGPT's small configurations
 RATE, DECAY, EPSILON = (
     1e-3,
@@ -108,13 +110,8 @@ def in_order(model: CharLM, which: Place = ALONE, temperatures: Sequence[float] 
 
     def evaluate(ids: Ids, starts: Starts = NO_STARTS) -> Costs:
         characters = len(ids) - 1
-        rows = max(1, min(ROWS, characters // (4 * RUN_IN)))
-        starting = _marked(len(ids), starts)
-        part = -(-characters // rows)
-        part += -part % WINDOW if part > WINDOW else 0
-        width = min(WINDOW, part)
-        # Row r counts the characters predicted from positions r·part .. (r+1)·part - 1, after its run-in.
-        run_in = RUN_IN if rows > 1 else 0
+        rows, run_in, part = _rows(characters)
+        starting, width = _marked(len(ids), starts), min(WINDOW, part)
         own, costs = np.arange(rows)[share_of(rows, which)], np.zeros((*degrees, rows * part), np.float32)
         state = model.zero_state(len(own))
         for start in range(-run_in, part, width) if len(own) else ():
@@ -129,6 +126,27 @@ def in_order(model: CharLM, which: Place = ALONE, temperatures: Sequence[float] 
         return costs[..., :characters]
 
     return evaluate
+
+
+def reading_time(evaluate: Evaluation, ids: Ids, starts: Starts = NO_STARTS) -> float:
+    """Return the seconds that an `in_order` evaluation of ids (N,) takes, without its compiling.
+
+    It is measured on a text's beginning, as long as the windows of it are as large as those of the whole.
+    """
+    few, began = ids[: ROWS * WORTH_A_ROW + 1], 0.0
+    for _ in range(2):  # the first of which compiles
+        began = time.monotonic()
+        evaluate(few, starts[starts < len(few)])
+    (_, first, short), (_, _, whole) = _rows(len(few) - 1), _rows(len(ids) - 1)
+    return (time.monotonic() - began) * (first + whole) / (first + short)
+
+
+def _rows(characters: int) -> tuple[int, int, int]:
+    """Return how many rows read so many characters, what each reads before its part, and its part."""
+    rows = max(1, min(ROWS, characters // WORTH_A_ROW))
+    # Row r counts the characters predicted from positions r·part .. (r+1)·part - 1, after its run-in.
+    part = -(-characters // rows)
+    return rows, RUN_IN if rows > 1 else 0, part + (-part % WINDOW if part > WINDOW else 0)
 
 
 def in_windows(model: CharLM) -> Evaluation:

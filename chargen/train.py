@@ -23,7 +23,7 @@ from chargen.bits import bits
 from chargen.config import TrainConfig
 from chargen.corpus import Part
 from chargen.distribute import gatherer, share, share_of, spread, total, whereabouts
-from chargen.evaluate import in_order
+from chargen.evaluate import in_order, reading_time
 from chargen.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
 from chargen.modelfile import Checkpoint, ModelFile, tempered
 from chargen.optimizer import Adam, learning_rate
@@ -233,11 +233,9 @@ def train(
         while not (progress.finished or agreed.stop):
             if config.stop is None and agreed.plan:
                 settle()
-                score()  # which compiles it: counted in, that left 3 to 5 seconds of a minute unused
-                before = time.monotonic()
-                score()
+                validated_in, before = reading_time(evaluate, *validation), time.monotonic()
                 save()
-                validated_in = time.monotonic() - before
+                validated_in += time.monotonic() - before
                 left, seconds = 60 * (settings.minutes or 0) - (time.monotonic() - began), _step_seconds(laps)
                 done = progress.step - config.start
                 more = steps_in(left, seconds, validated_in, window_size, len(validation.ids), done)

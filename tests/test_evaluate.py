@@ -6,7 +6,7 @@ import tensorflow as tf
 from chargen import ChargenError
 from chargen.bits import bits
 from chargen.config import Execution, ModelConfig
-from chargen.evaluate import CONTEXT, NO_STARTS, ROWS, RUN_IN, STEP, dynamic, in_order, in_windows, score
+from chargen.evaluate import CONTEXT, NO_STARTS, ROWS, RUN_IN, STEP, dynamic, in_order, in_windows, reading_time, score
 from chargen.model import CharLM
 from chargen.modelfile import tempered
 from chargen.run import open_model
@@ -71,6 +71,27 @@ def test_a_short_text_is_read_by_one_row_and_a_long_one_by_many(model):
     finally:
         del model.zero_state
     assert rows == [1, ROWS]
+
+
+@pytest.mark.parametrize("characters", [2, 5000, 65_537, 111_540, 400_000])
+def test_how_long_a_text_takes_to_read_is_told_by_its_beginning(model, monkeypatch, characters):
+    now = 0
+
+    def reads_in_a_second(model, temperatures):
+        def window(x, y, begins, state, restarts):
+            nonlocal now
+            now += 1
+            return np.zeros(x.shape), state
+
+        return window
+
+    monkeypatch.setattr("chargen.evaluate._window", reads_in_a_second)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    evaluate, ids = in_order(model), np.zeros(characters, np.uint8)
+    evaluate(ids)
+    takes, now = now, 0
+    assert reading_time(evaluate, ids) == pytest.approx(takes)
+    assert now == (2 * takes if characters <= 65_537 else 40)
 
 
 @pytest.mark.parametrize("characters", [2, CONTEXT, CONTEXT + 1, 3 * CONTEXT + 7])

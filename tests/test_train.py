@@ -138,7 +138,7 @@ def test_the_best_model_has_the_temperature_at_which_the_validation_text_costs_l
 def test_a_resumed_run_goes_on_from_weights_that_no_temperature_has_changed(corpus):
     run = begin(corpus, "run")
     finish(run, corpus)
-    best = [m for m in run.metrics() if m["step"] == ModelFile.read(run.model_path).summary["step"]][0]
+    best = next(m for m in run.metrics() if m["step"] == ModelFile.read(run.model_path).summary["step"])
     assert best["step"] == run.metrics()[-1]["step"]
     trained, kept = Checkpoint.read(run.checkpoint_path).weights, ModelFile.read(run.model_path).weights
     for name, array in trained.items():
