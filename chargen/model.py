@@ -181,17 +181,21 @@ def dropout_mask(
     It is a pure function of random seed, layer, step (int64 scalar) and row: Philox (Salmon et al. 2011) counts from
     each row's own start, so whoever computes rows ``first_row`` (an int, or an int32 scalar) and on of a batch gets
     just those rows of its mask. The rate is taken to the nearest 256th, as a number is made of 8 bits: 1.4 ms for a
-    mask of half a million where 32 bits take 3.7.
+    mask of half a million where 32 bits take 3.7. Where the rate is 0, none is drawn.
     """
     numbers, zeros = int(np.prod(shape)), tf.round(256 * tf.convert_to_tensor(rate, tf.float32))
     blocks = -(-numbers // 16)  # Philox makes 16 bytes at a count
-    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=(rows, 4 * blocks),
-        key=tf.constant([random_seed], tf.uint64),
-        counter=tf.stack([tf.cast(first_row, tf.uint64) * blocks, tf.cast(256 * step + layer, tf.uint64)]),
-        alg=1,
-        dtype=tf.uint32,
-    )
-    uniform = tf.reshape(tf.bitcast(words, tf.uint8), (rows, -1))[:, :numbers]
-    kept = tf.cast(uniform >= tf.cast(zeros, tf.uint8), tf.float32) * (256 / (256 - zeros))
-    return tf.reshape(kept, (rows, *shape))
+
+    def drawn() -> tf.Tensor:
+        words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=(rows, 4 * blocks),
+            key=tf.constant([random_seed], tf.uint64),
+            counter=tf.stack([tf.cast(first_row, tf.uint64) * blocks, tf.cast(256 * step + layer, tf.uint64)]),
+            alg=1,
+            dtype=tf.uint32,
+        )
+        uniform = tf.reshape(tf.bitcast(words, tf.uint8), (rows, -1))[:, :numbers]
+        kept = tf.cast(uniform >= tf.cast(zeros, tf.uint8), tf.float32) * (256 / (256 - zeros))
+        return tf.reshape(kept, (rows, *shape))
+
+    return tf.cond(zeros > 0, drawn, lambda: tf.ones((rows, *shape)))

@@ -391,11 +391,7 @@ def compile_step(
     def weight_mask(drop: tf.Tensor, layer: int, step: tf.Tensor) -> tf.Tensor:
         """Return what a layer's recurrent kernel is multiplied by (Merity, Keskar and Socher 2018: DropConnect)."""
         shape, place = (model.config.units, 4 * model.config.units), model.config.layers + layer
-        return tf.cond(
-            drop > 0,  # random numbers that are not needed would take 1 % of the time
-            lambda: dropout_mask(drop, 1, shape, settings.random_seed, place, step)[0],
-            lambda: tf.ones(shape),
-        )
+        return dropout_mask(drop, 1, shape, settings.random_seed, place, step)[0]
 
     def replica(
         x: tf.Tensor,
