@@ -89,15 +89,19 @@ def test_more_is_blanked_the_oftener_a_text_is_read_the_larger_the_layer_and_the
         assert least["weight_drop"] <= other["weight_drop"]
 
 
+def test_nothing_is_blanked_of_a_text_that_is_read_once_or_twice():
+    assert blanked(1280, 200_000, 2) == {"dropout": 0, "weight_drop": 0}
+
+
 def test_what_is_blanked_is_chosen_when_the_steps_are_known_unless_it_was_asked_for(corpus):
     def shares(config):
         return config.train.to_json()["dropout"], config.train.to_json()["weight_drop"]
 
     config = planned(corpus, minutes=1, batch_size=4, seq_length=10)
     assert (config.stop, *shares(config)) == (None, None, None)
-    few, many = (fixed(config, steps, 100_000) for steps in (2500, 50_000))
-    assert (few.stop, many.stop) == (2500, 50_000)
-    assert shares(few) == tuple(blanked(few.model.units, 100_000, 1).values())
+    few, many = (fixed(config, steps, 100_000) for steps in (15_000, 50_000))
+    assert (few.stop, many.stop) == (15_000, 50_000)
+    assert shares(few) == tuple(blanked(few.model.units, 100_000, 6).values())
     assert 0 < shares(few)[0] < shares(many)[0]
     assert 0 == shares(few)[1] < shares(many)[1]
     own = fixed(planned(corpus, minutes=1, dropout=0.9, weight_drop=0.1), 50, 100_000)
