@@ -99,9 +99,9 @@ def test_what_is_blanked_is_chosen_when_the_steps_are_known_unless_it_was_asked_
 
     config = planned(corpus, minutes=1, batch_size=4, seq_length=10)
     assert (config.stop, *shares(config)) == (None, None, None)
-    few, many = (fixed(config, steps, 100_000) for steps in (15_000, 50_000))
-    assert (few.stop, many.stop) == (15_000, 50_000)
-    assert shares(few) == tuple(blanked(few.model.units, 100_000, 6).values())
+    few, many = (fixed(config, steps, 100_000) for steps in (8_000, 50_000))
+    assert (few.stop, many.stop) == (8_000, 50_000)
+    assert shares(few) == tuple(blanked(few.model.units, 100_000, 3.2).values())
     assert 0 < shares(few)[0] < shares(many)[0]
     assert 0 == shares(few)[1] < shares(many)[1]
     own = fixed(planned(corpus, minutes=1, dropout=0.9, weight_drop=0.1), 50, 100_000)
