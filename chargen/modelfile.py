@@ -92,8 +92,9 @@ class ModelFile:
     def read(cls, path: Path, *, as_trained: bool = False) -> Self:
         """Read a model, or a checkpoint as the model that it holds, in the form that `ready` gives it.
 
-        With ``as_trained`` the weights are as they lie there, as those of a checkpoint are that is read as one. Raises
-        ChargenError if the file is missing, cut short, of a later format, or not ours.
+        With ``as_trained`` the weights are as training left them, at no temperature and in no other form, as those of a
+        checkpoint are that is read as one. Raises ChargenError if the file is missing, cut short, of a later format, or
+        not ours.
         """
         arrays, header = read_arrays(path)
         if header.get("format") not in FORMATS:
@@ -116,7 +117,9 @@ class ModelFile:
                 f"{path} is damaged: its {wrong[0]} is missing or has another shape than its header says"
             )
         weights: Arrays = {name: arrays.pop(name) for name in shapes}
-        if not as_trained and cls is not Checkpoint:
+        if as_trained:
+            weights = tempered(weights, 1 / header["summary"].get("temperature", 1))
+        elif cls is not Checkpoint:
             weights, config = ready(weights, vocabulary), replace(config, output_rank=0)
         return cls(weights=weights, vocabulary=vocabulary, config=config, summary=header["summary"], extra=arrays)
 

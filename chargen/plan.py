@@ -41,7 +41,8 @@ RATE, HIGHEST_RATE = 0.34, 0.03  # of one unit; of all layers, as narrower ones 
 # A book of 220,000 characters, 384 units, random seed 0, bpc by dropout and weight drop. 11 passes: 0.2, 0.3, 0.4 and
 # 0.22 1.714 1.719 1.723; 0.3 and 0.12 1.724; 0.2 and 0.3 1.729; 0.35 and none 1.761. 23 passes: 0.4 and 0.15, 0.2 1.689
 # 1.692; 0.3 and 0.22, 0.3 1.694 1.704; 0.3, 0.5 and 0.4 1.725 1.751.
-# For each pass after so many, by the units and the root of the text's characters; and at the most.
+# For each pass after so many, times the units, divided by the root of the text's characters; and at the most. So the
+# book's 11 passes get 0.4, for the sake of the play's 5.6 and the book's 23.
 DROPOUT, FREE_OF_DROPOUT, HIGHEST_DROPOUT = 0.19, 2.5, 0.4
 WEIGHT_DROP, FREE_OF_WEIGHT_DROP, HIGHEST_WEIGHT_DROP = 0.065, 8, 0.2  # for each pass after so many; and at the most
 # From so many distinct characters on, the last layer's rank is a sixth of the units. 1 x 384 on Chinese poems made in 2
@@ -108,11 +109,14 @@ def fixed(config: RunConfig, stop: int, characters: int) -> RunConfig:
 
     How much is blanked is chosen with that, unless it was asked for.
     """
-    train = config.train
-    read = (stop - config.start) * train.batch_size * train.seq_length
-    chosen = blanked(config.model.units, characters, read / characters)
+    train, chosen = config.train, _blanked(config, stop, characters)
     train = replace(train, **{name: share for name, share in chosen.items() if getattr(train, name) is None})
     return replace(config, stop=stop, train=train)
+
+
+def _blanked(config: RunConfig, stop: int, characters: int) -> dict[str, Any]:
+    read = stop * config.train.batch_size * config.train.seq_length
+    return blanked(config.model.units, characters, read / characters)
 
 
 def blanked(units: int, characters: int, passes: float) -> dict[str, Any]:
@@ -199,7 +203,8 @@ def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, spee
 def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str], replicas: int = 1) -> RunConfig:
     """Return the configuration with which a run goes on; of ``train`` only what is in ``asked`` counts, and distribute.
 
-    A finished run gets a new schedule, of the epochs or steps that are asked for, from the step where it is. Raises
+    A finished run gets a new schedule, of the epochs or steps that are asked for, from the step where it is; what is
+    blanked is chosen again, where it was not asked for. Raises
     ChargenError if they are asked for and the run is not finished, or the other way round, or if the run's batch size
     can't be divided among so many replicas.
     """
@@ -227,9 +232,12 @@ def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str],
             f"{run.path} is finished, at step {progress.step:,}: train it further with "
             f"`chargen train --resume {quote(str(run.path))} --epochs 5`"
         )
-    settings = replace(config.train, minutes=train.minutes, epochs=train.epochs, steps=train.steps)
-    steps = _steps(settings, len(corpus.split(settings.validation, settings.held_out)[0].ids))
-    return replace(config, train=settings, start=progress.step, stop=None if steps is None else progress.step + steps)
+    characters = len(corpus.split(config.train.validation, config.train.held_out)[0].ids)
+    chosen = {} if config.stop is None else _blanked(config, config.stop, characters)
+    again = {name: None for name, share in chosen.items() if getattr(config.train, name) == share}
+    settings = replace(config.train, minutes=train.minutes, epochs=train.epochs, steps=train.steps, **again)
+    config, steps = replace(config, train=settings, start=progress.step, stop=None), _steps(settings, characters)
+    return config if steps is None else fixed(config, progress.step + steps, characters)
 
 
 def _steps(config: TrainConfig, characters: int) -> int | None:

@@ -73,14 +73,16 @@ def test_a_short_text_is_read_by_one_row_and_a_long_one_by_many(model):
     assert rows == [1, ROWS]
 
 
+@pytest.mark.parametrize("starts", [[], [1], [399_000]])
 @pytest.mark.parametrize("characters", [2, 5000, 65_537, 111_540, 400_000])
-def test_how_long_a_text_takes_to_read_is_told_by_its_beginning(model, monkeypatch, characters):
-    now = 0
+def test_how_long_a_text_takes_to_read_is_told_by_its_beginning(model, monkeypatch, characters, starts):
+    now, kinds = 0, set()
 
     def reads_in_a_second(model, temperatures):
         def window(x, y, begins, state, restarts):
             nonlocal now
             now += 1
+            kinds.add(restarts is None)
             return np.zeros(x.shape), state
 
         return window
@@ -88,9 +90,11 @@ def test_how_long_a_text_takes_to_read_is_told_by_its_beginning(model, monkeypat
     monkeypatch.setattr("chargen.evaluate._window", reads_in_a_second)
     monkeypatch.setattr("time.monotonic", lambda: now)
     evaluate, ids = in_order(model), np.zeros(characters, np.uint8)
-    evaluate(ids)
-    takes, now = now, 0
-    assert reading_time(evaluate, ids) == pytest.approx(takes)
+    starts = np.array([start for start in starts if start < characters], int)
+    evaluate(ids, starts)
+    takes, all_kinds, now, kinds = now, kinds, 0, set()
+    assert reading_time(evaluate, ids, starts) == pytest.approx(takes)
+    assert kinds == all_kinds
     assert now == (2 * takes if characters <= 65_537 else 40)
 
 

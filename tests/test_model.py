@@ -123,6 +123,13 @@ def test_a_dropout_mask_is_a_function_of_seed_step_layer_and_row(shape):
     assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
 
 
+def test_a_rate_that_is_known_late_makes_the_same_mask_and_one_of_0_blanks_nothing():
+    step = tf.constant(3, tf.int64)
+    late = tf.function(lambda rate: dropout_mask(rate, 4, (3, 5), 1, 0, step))
+    assert (late(tf.constant(0.25)).numpy() == dropout_mask(0.25, 4, (3, 5), 1, 0, step).numpy()).all()
+    assert (late(tf.constant(0.0)).numpy() == np.ones((4, 3, 5))).all()
+
+
 def test_a_dropout_mask_keeps_the_share_and_the_mean():
     mask = dropout_mask(0.25, 50, (20, 40), 1, 0, tf.constant(0, tf.int64)).numpy()
     assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}

@@ -62,6 +62,23 @@ def test_a_finished_run_gets_a_new_schedule_from_where_it_is(corpus):
         resume(run, corpus, TrainConfig(), set())
 
 
+def test_what_is_blanked_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corpus):
+    """By all that will have been read, from the first step on."""
+    short = {"batch_size": 4, "seq_length": 10, "steps": 10}
+    for asked in ({}, {"dropout": 0.3, "weight_drop": 0.2}):
+        run = Run.create(None, planned(corpus, **short, **asked), corpus)
+        assert {"dropout": 0, "weight_drop": 0, **asked}.items() <= run.config.train.to_json().items()
+        file = Checkpoint({}, corpus.vocabulary, run.config.model, {"progress": {"step": 10, "finished": True}}, {})
+        run.checkpoint = lambda file=file: file  # type: ignore[method-assign]
+        config = resume(run, corpus, TrainConfig(epochs=20), {"epochs"})
+        characters = len(corpus.split(0.1)[0].ids)
+        own = asked or blanked(config.model.units, characters, config.stop * 40 / characters)
+        assert own["weight_drop"] > 0
+        assert own.items() <= config.train.to_json().items()
+        later = resume(run, corpus, TrainConfig(minutes=3.0), {"minutes"})
+        assert (asked or dict.fromkeys(own)).items() <= later.train.to_json().items()
+
+
 def test_the_schedule_of_an_unfinished_run_stays(corpus):
     run = checkpointed(corpus, step=4)
     assert resume(run, corpus, TrainConfig(steps=99), set()) == run.config

@@ -319,7 +319,7 @@ def show_training(
                     bar.write(TITLES, file=sys.stdout)
                     titled = True
                 bar.write(table_line(record), file=sys.stdout)
-                bar.write(f"  {taste(model, corpus.vocabulary, before, record.record['step'])}", file=sys.stdout)
+                bar.write(f"  {taste(model, corpus.vocabulary, before, record)}", file=sys.stdout)
             elif isinstance(record, Recovery):
                 bar.write(
                     f"step {record.failed:,} gave a loss that is not finite: back to step {record.step:,}, with "
@@ -373,11 +373,12 @@ def table_line(validation: Validation) -> str:
     )
 
 
-def taste(model: CharLM, vocabulary: Vocabulary, before: str, random_seed: int) -> str:
-    """Return a line of what the model, having read the text ``before``, goes on with now."""
+def taste(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation) -> str:
+    """Return a line of what the model, just validated, goes on with after the text ``before``."""
     from chargen.clone import Clone
-    from chargen.modelfile import ready
+    from chargen.modelfile import ready, tempered
 
-    clone = Clone(ready(model.arrays(), vocabulary), vocabulary)
+    weights = tempered(model.arrays(), validation.record["temperature"])
+    clone = Clone(ready(weights, vocabulary), vocabulary)
     clone.feed(before)
-    return " ".join("".join(clone.generate(TASTE, random_seed=random_seed)).split())
+    return " ".join("".join(clone.generate(TASTE, random_seed=validation.record["step"])).split())
