@@ -234,7 +234,7 @@ def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str],
         )
     characters = len(corpus.split(config.train.validation, config.train.held_out)[0].ids)
     chosen = {} if config.stop is None else _blanked(config, config.stop, characters)
-    again = {name: None for name, share in chosen.items() if getattr(config.train, name) == share}
+    again: dict[str, Any] = {name: None for name, share in chosen.items() if getattr(config.train, name) == share}
     settings = replace(config.train, minutes=train.minutes, epochs=train.epochs, steps=train.steps, **again)
     config, steps = replace(config, train=settings, start=progress.step, stop=None), _steps(settings, characters)
     return config if steps is None else fixed(config, progress.step + steps, characters)

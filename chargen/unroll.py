@@ -11,6 +11,9 @@ How the CPU's is fast, measured on 2 cores of AMD Zen 4 with AVX-512 and its bfl
   large products (220 GFLOP/s in float32, 430 in bfloat16).
 * Two of these four are none in the first layer: there are only as many different ones as the vocabulary has characters.
   1 x 256, 64 rows 1.1 times as fast, 1 x 384, 16 rows 1.3 times, 2 x 256, 32 rows not (best of three on a Zen 3).
+* In float32 the input product of a higher layer is not made for the window either, but in the loop, with the recurrent
+  one: XLA's products there run at 90 GFLOP/s a thread of a Zen 3, TensorFlow's of a window at 37 to 54. 2 x 512, 32
+  rows 1.16 and 1.28 times as fast, 2 x 256, 32 rows 1.05, 1.50, 3 x 512, 64 rows 1.01, 1.05 (two pairs of runs each).
 * The two that do are a loop over time, in one of two ways:
   ``loop``, a while loop compiled by XLA with products in float32, which launches nothing (207 GFLOP/s);
   ``steps``, TensorFlow's bfloat16 products with one compiled block after each, for 16 rows and more (2 x 512, 32 rows
@@ -213,13 +216,15 @@ def _feature_major(
         else:
             x = _computed(_entered(x, None, stored))
         for n, (_, _, bias) in enumerate(layers):
-            z = _stored(kernels[n][0] if x is ids else tf.matmul(kernels[n][0], x))
+            rows = ids if x is ids else None
+            reads = kernels[n][0] if dtype == tf.float32 and rows is None else None
+            z = x if reads is not None else _stored(kernels[n][0] if x is ids else tf.matmul(kernels[n][0], x))
             if by_steps:
                 z = _looked_up(z, ids) if x is ids else z
                 hs, gates, cs, h, c = _forward_steps(z, prepared[n][0], bias, *state[n])
             else:
-                rows = ids if x is ids else None
-                hs, gates, cs, h, c = _forward_loop(z, rows, prepared[n][0], bias, *state[n], recurrent[n], keep)
+                kernel = prepared[n][0]
+                hs, gates, cs, h, c = _forward_loop(z, rows, reads, kernel, bias, *state[n], recurrent[n], keep)
             saved.append(_Saved(x, _computed(hs), gates, cs))
             states.append((tf.transpose(h), tf.transpose(c)))
             x = saved[n].hs[1:]
@@ -357,21 +362,36 @@ def _put_gates(dz: tf.Tensor, parts: Sequence[tf.Tensor], *place: Any) -> tf.Ten
 
 @compiled  # type: ignore[untyped-decorator]
 def _forward_loop(
-    z: tf.Tensor, ids: Any, kernel: tf.Tensor, bias: tf.Tensor, h: tf.Tensor, c: tf.Tensor, mask: Any, keep: Any
+    z: tf.Tensor,
+    ids: Any,
+    reads: Any,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    h: tf.Tensor,
+    c: tf.Tensor,
+    mask: Any,
+    keep: Any,
 ) -> tuple[tf.Tensor, ...]:
     """Return hs [T + 1, H, B], gates [T, F, B], cs [T + 1, H, B] and the last h, c.
 
-    z [T, F, B] are the input products, or a table [F, V] of them, and ids [T, B] what is read from it; kernel (H, F),
-    bias (F,), h, c, mask [H, B], keep [T, B].
+    z [T, F, B] are the input products, or a table [F, V] of them, and ids [T, B] what is read from it, or the input
+    itself, [T, I, B], and reads the kernel [F, I] that it is multiplied by; kernel (H, F), bias (F,), h, c, mask
+    [H, B], keep [T, B].
     """
     steps, features, rows = (z if ids is None else ids).shape[0], kernel.shape[1], h.shape[1]
     kernel, bias = tf.transpose(kernel), tf.reshape(bias, [features, 1])
+    both = None if reads is None else tf.concat([kernel, reads], 1)
 
     def step(t: Any, h: Any, c: Any, hs: Any, gates: Any, cs: Any) -> tuple[Any, ...]:
         if keep is not None:
             h, c = h * keep[t], c * keep[t]
         read = z[t] if ids is None else tf.gather(z, ids[t], axis=1)
-        gate = _gates(tf.matmul(kernel, h if mask is None else h * mask) + _widen(read) + bias)
+        carried = h if mask is None else h * mask
+        if both is None:
+            product = tf.matmul(kernel, carried) + _widen(read)
+        else:
+            product = tf.matmul(both, tf.concat([carried, read], 0))
+        gate = _gates(product + bias)
         h, c = _output(gate, c)
         gates = _put(gates, _narrow(tf.reshape(gate, [features, rows]), z.dtype), t)
         return t + 1, h, c, _put(hs, _narrow(h, z.dtype), t + 1), gates, _put(cs, c, t + 1)

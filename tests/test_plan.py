@@ -46,8 +46,8 @@ def test_sizes_that_were_not_asked_for_shrink_to_a_small_text(corpus):
     assert (both.batch_size, both.seq_length) == (300, 300)
 
 
-def checkpointed(corpus, **progress):
-    run = Run.create(None, planned(corpus, steps=10), corpus)
+def checkpointed(corpus, asked=None, **progress):
+    run = Run.create(None, planned(corpus, steps=10, **(asked or {})), corpus)
     file = Checkpoint({}, corpus.vocabulary, run.config.model, {"progress": progress}, {})
     run.checkpoint = lambda: file  # type: ignore[method-assign]
     return run
@@ -64,15 +64,12 @@ def test_a_finished_run_gets_a_new_schedule_from_where_it_is(corpus):
 
 def test_what_is_blanked_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corpus):
     """By all that will have been read, from the first step on."""
-    short = {"batch_size": 4, "seq_length": 10, "steps": 10}
     for asked in ({}, {"dropout": 0.3, "weight_drop": 0.2}):
-        run = Run.create(None, planned(corpus, **short, **asked), corpus)
+        run = checkpointed(corpus, {"batch_size": 4, "seq_length": 10, **asked}, step=10, finished=True)
         assert {"dropout": 0, "weight_drop": 0, **asked}.items() <= run.config.train.to_json().items()
-        file = Checkpoint({}, corpus.vocabulary, run.config.model, {"progress": {"step": 10, "finished": True}}, {})
-        run.checkpoint = lambda file=file: file  # type: ignore[method-assign]
         config = resume(run, corpus, TrainConfig(epochs=20), {"epochs"})
         characters = len(corpus.split(0.1)[0].ids)
-        own = asked or blanked(config.model.units, characters, config.stop * 40 / characters)
+        own = asked or blanked(config.model.units, characters, (config.stop or 0) * 40 / characters)
         assert own["weight_drop"] > 0
         assert own.items() <= config.train.to_json().items()
         later = resume(run, corpus, TrainConfig(minutes=3.0), {"minutes"})
