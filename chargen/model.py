@@ -181,7 +181,7 @@ def dropout_mask(
     It is a pure function of random seed, layer, step (int64 scalar) and row: Philox (Salmon et al. 2011) counts from
     each row's own start, so whoever computes rows ``first_row`` (an int, or an int32 scalar) and on of a batch gets
     just those rows of its mask. The rate is taken to the nearest 256th, as a number is made of 8 bits: 1.4 ms for a
-    mask of half a million where 32 bits take 3.7. A rate of 0 needs no random numbers.
+    mask of half a million where 32 bits take 3.7. A rate of 0 draws no random numbers.
     """
     numbers, zeros = int(np.prod(shape)), tf.round(256 * tf.convert_to_tensor(rate, tf.float32))
     blocks = -(-numbers // 16)  # Philox makes 16 bytes at a count

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 # Warm-up takes a twentieth of the steps, 100 at the most; the cosine then falls to a hundredth of the highest rate.
-# While the steps are not known it takes 25, as a minute may have no more than 350 of them: with 100, two such runs
-# ended at 1.500 and 1.511 nats, where a schedule known from the start, of the same layer and length, made 1.493, 1.494.
+# While the steps are not known it takes 25, as a minute may have no more than 350 of them. What that gains was not told
+# from chance.
 WARM_UP_SHARE, WARM_UP_STEPS, FIRST_WARM_UP, LAST = 0.05, 100, 25, 0.01
 # On a 1 MB play, in nats. First moment: 1 x 256, 450 steps, three random seeds: 0.9 1.513 1.510 1.514, 0.8 1.503 1.509
 # 1.507 (two of them with 0.85: 1.509 1.500; one with 0.7: 1.507); 1 x 384, 700 steps: 0.9 1.442, 0.8 1.439; runs of 10

@@ -203,10 +203,10 @@ def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, spee
 def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str], replicas: int = 1) -> RunConfig:
     """Return the configuration with which a run goes on; of ``train`` only what is in ``asked`` counts, and distribute.
 
-    A finished run gets a new schedule, of the epochs or steps that are asked for, from the step where it is; what is
-    blanked is chosen again, where it was not asked for. Raises
-    ChargenError if they are asked for and the run is not finished, or the other way round, or if the run's batch size
-    can't be divided among so many replicas.
+    A finished run gets a new schedule, of the epochs or steps that are asked for, from the step where it is. What is
+    blanked is chosen again if it is what the rule chose, asked for or not. Raises ChargenError if a schedule is asked
+    for and the run is not finished, or the other way round, or if the run's batch size can't be divided among so many
+    replicas.
     """
     config, checkpoint = run.config, run.checkpoint()
     if config.train.batch_size % replicas:
