@@ -177,7 +177,7 @@ class Execution(Config):
     `unroll.choose` makes it.
     """
 
-    unroll: str = option("keras", "What computes the LSTM layers.", choices=("keras", "loop", "steps"))
+    unroll: str = option("keras", "What computes the LSTM layers.", choices=("keras", "loop", "onednn"))
     precision: str = option("float32", "Numbers of the matrix products.", choices=("float32", "bfloat16"))
     chains: int = option(1, "Groups of rows that are computed side by side.", minimum=1)
     threads: int = option(0, "Processor cores; 0 leaves them to TensorFlow.", minimum=0)

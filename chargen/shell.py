@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 C = TypeVar("C", bound=Config)
-UNROLLS = {"keras": "Keras's layers", "loop": "compiled loops", "steps": "compiled steps"}
+UNROLLS = {"keras": "Keras's layers", "loop": "compiled loops", "onednn": "compiled loops with oneDNN's products"}
 
 
 class Command(click.Command):

@@ -35,28 +35,27 @@ come on top. On a processor with AVX2 alone it was 1.4 to 2.3 times as much.
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
+import json
 import platform
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice  # in place inside a loop; keras.ops uses it too
+from tensorflow.compiler.tf2xla.python import xla  # for what keras.ops has not, or, as updates in place, not on tensors
 
-from chargen.config import Execution, ModelConfig, TrainConfig, cores, multiplies_bfloat16
+from chargen.config import Execution, ModelConfig, TrainConfig, cores, multiplies_bfloat16, processor_features
 from chargen.modelfile import LayerState
 
-STEPS_IN_A_CHUNK = 16  # 8 and 32 are as fast; unrolled whole, 2 x 512 with T = 64 starts after 4.0 s instead of 2.5
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of mallopt, in glibc's malloc.h; 32 MB are its most
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, in glibc's malloc.h; 32 MB are its most
 # The first layer's input products are read from a table, embedding times kernel, of so many characters for each of the
 # embedding's numbers at the most. One thread of a Zen 3, embedding 64, way there and back in ms, products and table: 65
 # characters 53 and 39 (256 units, 32 rows), 30 and 23 (384, 8); 128 characters 50 and 42; 192 50 and 51; 256 49 and 51.
 LARGEST_TABLE = 3
-FEWEST_ROWS = 16  # of a chain for ``steps``: oneDNN takes as long for 8 columns as for 16
 
 compiled = tf.function(jit_compile=True, autograph=False)
-chunk = tf.function(autograph=False, experimental_attributes={"_noinline": True})  # traced once, called T / 16 times
-
 
 State = tuple[LayerState, ...]  # of L layers, the one nearest the input first; h and c are (B, H) float32
 Masks = Sequence[tf.Tensor | None] | None
@@ -81,8 +80,8 @@ def choose(model: ModelConfig, train: TrainConfig, replicas: int = 1) -> tuple[E
         reason = f"the processor has {'' if fast_bfloat16 else 'no '}bfloat16 products"
     rows = train.batch_size // replicas
     chains = max(1, min(threads, rows))
-    steps = precision == "bfloat16" and fast_bfloat16 and rows // chains >= FEWEST_ROWS
-    return Execution("steps" if steps else "loop", precision, chains, threads), reason
+    onednn = fast_bfloat16 if precision == "bfloat16" else "avx512f" in processor_features()
+    return Execution("onednn" if onednn else "loop", precision, chains, threads), reason
 
 
 def own_process(execution: Execution) -> None:
@@ -103,7 +102,7 @@ def own_process(execution: Execution) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(inter)
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1)):
+        for parameter, value in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1)):
             libc.mallopt(parameter, value)
 
 
@@ -150,16 +149,7 @@ def unroll(
         kernels[0] = (tf.matmul(embedding, kernels[0][0]), *kernels[0][1:])
     if by_keras:
         return _keras(x, state, layers, kernels, masks)
-    return _feature_major(
-        x,
-        state,
-        kernels,
-        masks,
-        list(recurrent or [None] * len(layers)),
-        restart,
-        tf.as_dtype(execution.precision),
-        by_steps=execution.unroll == "steps" and execution.precision == "bfloat16" and not masked,
-    )
+    return _fast(x, state, kernels, masks, list(recurrent or [None] * len(layers)), restart, execution)
 
 
 def _keras(
@@ -175,82 +165,68 @@ def _keras(
 
 
 class _Saved(NamedTuple):
-    """What a layer keeps for the way back."""
+    """What a layer keeps for the way back, stored as `_narrow` does it."""
 
-    x: tf.Tensor  # [T, I, B], or [T, B] of rows of a table: what it read
-    hs: tf.Tensor  # [T + 1, H, B] its outputs, the one before the window first
-    gates: Any  # [T, F, B], or T of [F, B]
-    cs: Any  # [T + 1, H, B], or T + 1 of [H, B], float32
+    read: tf.Tensor  # [T, B, I], or [T, B] of rows of a table
+    hs: tf.Tensor  # [T + 1, B, H] its outputs, the one before the window first
+    slopes: tf.Tensor  # [T, B, 4, H] of c by z; for the gate o, of h by z
+    slope_h: tf.Tensor  # [T, B, H] of h by c
+    slope_c: tf.Tensor  # [T, B, H] of c by the c before
 
 
-def _feature_major(
+def _fast(
     x: tf.Tensor,
     state: State,
     layer_weights: list[tuple[Any, Any, Any]],
     masks: list[Any],
     recurrent: list[Any],
     restart: tf.Tensor | None,
-    dtype: tf.DType,
-    *,
-    by_steps: bool,
+    execution: Execution,
 ) -> tuple[tf.Tensor, State]:
-    count = len(layer_weights)
-    stored = tf.uint16 if dtype == tf.bfloat16 else dtype
+    last = len(layer_weights) - 1
+    stored = tf.uint16 if execution.precision == "bfloat16" else tf.float32
+    onednn = execution.unroll == "onednn" and has_onednn(execution.precision)
     # Constants to a tape, which would look into the loops in eager mode otherwise.
-    state = tuple(LayerState(_still(tf.transpose(h)), _still(tf.transpose(c))) for h, c in state)
-    last = None if masks[-1] is None else _still(masks[-1])
-    between = [None if mask is None else tf.cast(_still(tf.transpose(mask, [1, 2, 0])), dtype) for mask in masks[:-1]]
-    recurrent = [None if mask is None else _still(tf.transpose(mask)) for mask in recurrent]
+    state = tuple(LayerState(_still(h), _still(c)) for h, c in state)
+    masks = [None if mask is None else _still(mask) for mask in masks]
+    recurrent = [None if mask is None else _still(mask) for mask in recurrent]
     keep = None if restart is None else 1 - tf.transpose(tf.cast(restart, tf.float32))  # [T, B]
+    packed = [onednn and stored == tf.uint16 and _packs(x.shape[0], *w[1].shape) for w in layer_weights]
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def run(x: tf.Tensor, *flat: tf.Tensor) -> tuple[Any, Callable[..., Any]]:
-        x, weights = _still(x), [_still(a) for a in flat]
-        layers = [weights[3 * n : 3 * n + 3] for n in range(count)]
-        kernels = [[_computed(a) for a in _prepare(kernel, stored)] for kernel, _, _ in layers]
-        prepared = [_prepare(kernel, stored) if by_steps else (kernel, kernel) for _, kernel, _ in layers]
-        saved, states = [], []
-        ids = None
-        if x.dtype.is_integer:
-            x = ids = tf.transpose(x)
-        else:
-            x = _computed(_entered(x, None, stored))
-        for n, (_, _, bias) in enumerate(layers):
-            rows = ids if x is ids else None
-            reads = kernels[n][0] if dtype == tf.float32 and rows is None else None
-            z = x if reads is not None else _stored(kernels[n][0] if x is ids else tf.matmul(kernels[n][0], x))
-            if by_steps:
-                z = _looked_up(z, ids) if x is ids else z
-                hs, gates, cs, h, c = _forward_steps(z, prepared[n][0], bias, *state[n])
-            else:
-                kernel = prepared[n][0]
-                hs, gates, cs, h, c = _forward_loop(z, rows, reads, kernel, bias, *state[n], recurrent[n], keep)
-            saved.append(_Saved(x, _computed(hs), gates, cs))
-            states.append((tf.transpose(h), tf.transpose(c)))
-            x = saved[n].hs[1:]
-            if n < count - 1 and between[n] is not None:
-                x *= between[n]
+        weights = [_still(a) for a in flat]
+        layers = [weights[3 * n : 3 * n + 3] for n in range(last + 1)]
+        ids = x.dtype.is_integer
+        read = _entered(_still(x), None, stored)
+        saved, states, kernels = [], [], []
+        for n, (kernel, recurrent_kernel, bias) in enumerate(layers):
+            table = ids and n == 0
+            kernels.append(kernel if table else _computed(_stored_as(kernel, stored)))
+            multiplier = _computed(_prepared(recurrent_kernel, stored, packed[n]))
+            z = (read, kernel) if table else (_stored(_input(_computed(read), kernels[n], onednn)), None)
+            *kept, h, c = _forward(*z, multiplier, bias, *state[n], recurrent[n], keep, stored, onednn)
+            saved.append(_Saved(read, *kept))
+            states += [h, c]
+            read = saved[n].hs[1:] if masks[n] is None or n == last else _times(saved[n].hs[1:], masks[n])
 
         def gradient(d: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
-            d = _computed(_entered(_still(d), last, stored))
+            d = _entered(_still(d), masks[last], stored)
             gradients: list[tf.Tensor | None] = []
-            for n in reversed(range(count)):
-                x, hs, gates, cs = saved[n]
-                if by_steps:
-                    dz = _backward_steps(_stored(d), gates, cs, prepared[n][1])
-                else:
-                    dz = _backward_loop(_stored(d), gates, cs, prepared[n][1], recurrent[n], keep)
+            for n in reversed(range(last + 1)):
+                read, hs, *slopes = saved[n]
+                multiplier = _computed(_prepared_back(layers[n][1], stored, packed[n]))
+                dz = _backward(_stored(d), *slopes, multiplier, recurrent[n], keep, onednn)
                 h = hs[:-1]
-                for mask in (None if keep is None else keep[:, None, :], recurrent[n]):
-                    h = h if mask is None else h * tf.cast(mask, dtype)
-                through = _window_gradients if dtype == tf.bfloat16 else _compiled_window_gradients
-                d, own = through(kernels[n][1], x, h, _computed(dz))
-                if n and between[n - 1] is not None:
-                    d *= between[n - 1]
+                for mask in (None if keep is None else tf.transpose(keep)[:, :, None], recurrent[n]):
+                    h = h if mask is None else _times(h, mask if mask is not recurrent[n] else mask[:, None])
+                d, *own = _window_gradients(kernels[n], _computed(read), _computed(h), _computed(dz), onednn)
+                if n and masks[n - 1] is not None:
+                    d = _times(_stored(d), masks[n - 1])
                 gradients = own + gradients
-            return [None if d is None else _left(_stored(d), None), *gradients]
+            return [None if ids else _left(_stored(d), None), *gradients]
 
-        return (_left(_stored(x), last), *[a for pair in states for a in pair]), gradient
+        return (_left(saved[last].hs[1:], masks[last]), *states), gradient
 
     outputs, *after = run(x, *[weight for layer in layer_weights for weight in layer])
     after = [_still(a) for a in after]
@@ -263,258 +239,256 @@ def _still(a: tf.Tensor) -> tf.Tensor:
 
 @compiled  # type: ignore[untyped-decorator]
 def _entered(a: tf.Tensor, mask: Any, stored: tf.DType) -> tf.Tensor:
-    """Return (B, T, H) float32, multiplied by a mask, as it is stored, [T, H, B]."""
-    return _narrow(tf.transpose(a if mask is None else a * mask, [1, 2, 0]), stored)
+    """Return (B, T, H) float32, multiplied by a mask, as it is stored, [T, B, H]; or numbers (B, T) as [T, B]."""
+    if a.dtype.is_integer:
+        return tf.transpose(tf.cast(a, tf.int32))
+    return _narrow(tf.transpose(a if mask is None else a * mask, [1, 0, 2]), stored)
 
 
 @compiled  # type: ignore[untyped-decorator]
 def _left(a: tf.Tensor, mask: Any) -> tf.Tensor:
-    """Return what is stored, [T, H, B], as (B, T, H) float32, multiplied by a mask."""
-    a = tf.transpose(_widen(a), [2, 0, 1])
+    """Return what is stored, [T, B, H], as (B, T, H) float32, multiplied by a mask."""
+    a = tf.transpose(_widen(a), [1, 0, 2])
     return a if mask is None else a * mask
 
 
-# ---- the products of a whole window -----------------------------------------------------------------------------
+@compiled  # type: ignore[untyped-decorator]
+def _times(a: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Return what is stored, [T, B, H], multiplied by a mask that broadcasts to (B, T, H)."""
+    return _narrow(_widen(a) * tf.transpose(mask, [1, 0, 2]), a.dtype)
+
+
+# ---- the loops over time ----------------------------------------------------------------------------------------
 
 
 @compiled  # type: ignore[untyped-decorator]
-def _prepare(kernel: tf.Tensor, stored: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return a kernel (I, F) transposed and as it is, in the type in which it is stored.
-
-    Compiled, as grappler would fold the transposition into the product otherwise, which then takes 30 % longer.
-    """
-    return _narrow(tf.transpose(kernel), stored), _narrow(kernel, stored)
-
-
-@compiled  # type: ignore[untyped-decorator]
-def _looked_up(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Return the input products [T, F, B] of the rows ids [T, B] of a table (V, F), which is given as [F, V]."""
-    return tf.transpose(tf.gather(table, ids, axis=1), [1, 0, 2])
-
-
-def _window_gradients(
-    kernel: tf.Tensor, x: tf.Tensor, h: tf.Tensor, dz: tf.Tensor
-) -> tuple[tf.Tensor | None, list[tf.Tensor]]:
-    """Return the gradients of a layer's input and of its three weights.
-
-    kernel (I, F), x [T, I, B], h [T, H, B] before each step, dz [T, F, B]. Returns dx [T, I, B] and a list. Where x is
-    the numbers [T, B] of the kernel's rows that were read, dx is None.
-    """
-
-    def flat(a: tf.Tensor) -> tf.Tensor:  # [T, n, B] -> [n, T·B]
-        return tf.reshape(tf.transpose(a, [1, 0, 2]), [a.shape[1], -1])
-
-    (steps, _, rows), (width, _) = dz.shape, kernel.shape
-    dz, dx = flat(dz), None
-    if x.dtype.is_integer:
-        x = tf.one_hot(x, width, axis=1, dtype=dz.dtype)
-    else:
-        dx = tf.transpose(tf.reshape(tf.matmul(kernel, dz), [width, steps, rows]), [1, 0, 2])
-    read = tf.concat([x, h, tf.ones([steps, 1, rows], dz.dtype)], 1)
-    gradients = tf.cast(tf.matmul(flat(read), dz, transpose_b=True), tf.float32)
-    return dx, [gradients[:width], gradients[width:-1], gradients[-1]]
-
-
-# In float32, by XLA: on a Zen 3 with AVX2, one thread, 70 to 86 GFLOP/s where TensorFlow's own products make 35 to 66.
-_compiled_window_gradients = compiled(_window_gradients)
-
-
-# ---- one step, in numbers ---------------------------------------------------------------------------------------
-
-
-def _gates(a: tf.Tensor) -> tf.Tensor:
-    """[F, B] -> [4, H, B]; one tanh for all, as σ(x) = ½ tanh(½ x) + ½: 734 µs a window instead of 807."""
-    scale = tf.constant([0.5, 0.5, 1.0, 0.5])[:, None, None]
-    return scale * tf.tanh(scale * tf.reshape(a, [4, a.shape[0] // 4, a.shape[1]])) + (1 - scale)
-
-
-def _output(gates: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    c = gates[1] * c + gates[0] * gates[2]
-    return gates[3] * tf.tanh(c), c
-
-
-def _through(
-    dh: tf.Tensor, dc: tf.Tensor, gates: tf.Tensor, c: tf.Tensor, before: tf.Tensor
-) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
-    """Return the gradient of z, gate by gate, and that of the c before, from those of h and c. before: that c."""
-    i, f, g, o = gates[0], gates[1], gates[2], gates[3]
-    tanh_c = tf.tanh(c)
-    dc += dh * o * (1 - tanh_c * tanh_c)
-    return (dc * g * i * (1 - i), dc * before * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)), dc * f
-
-
-def _put(array: tf.Tensor, value: tf.Tensor, *place: Any) -> tf.Tensor:
-    """Return the array with a value at a place along its first axes; in a compiled loop, in place."""
-    start = [*place, *[0] * (array.shape.rank - len(place))]
-    value = tf.reshape(value, [1] * (array.shape.rank - value.shape.rank) + value.shape)
-    return dynamic_update_slice(array, value, tf.stack(start))
-
-
-def _put_gates(dz: tf.Tensor, parts: Sequence[tf.Tensor], *place: Any) -> tf.Tensor:
-    """Write dz gate by gate, as XLA computes a concatenation element by element: 152 µs a step, and 78 so."""
-    for k, part in enumerate(parts):
-        dz = _put(dz, _narrow(part, dz.dtype), *place, k * part.shape[0])
-    return dz
-
-
-# ---- loop: a while loop compiled by XLA -------------------------------------------------------------------------
-
-
-@compiled  # type: ignore[untyped-decorator]
-def _forward_loop(
+def _forward(
     z: tf.Tensor,
-    ids: Any,
-    reads: Any,
+    table: Any,
     kernel: tf.Tensor,
     bias: tf.Tensor,
     h: tf.Tensor,
     c: tf.Tensor,
     mask: Any,
     keep: Any,
+    stored: tf.DType,
+    onednn: bool,
 ) -> tuple[tf.Tensor, ...]:
-    """Return hs [T + 1, H, B], gates [T, F, B], cs [T + 1, H, B] and the last h, c.
+    """Return what a layer keeps but what it read, and the last h and c, (B, H) float32.
 
-    z [T, F, B] are the input products, or a table [F, V] of them, and ids [T, B] what is read from it, or the input
-    itself, [T, I, B], and reads the kernel [F, I] that it is multiplied by; kernel (H, F), bias (F,), h, c, mask
-    [H, B], keep [T, B].
+    z [T, B, F] are the input products, stored, or the numbers [T, B] of their rows in a table (V, F) float32; kernel is
+    what `_prepared` makes of the recurrent one; bias (F,), h, c, mask (B, H), keep [T, B].
     """
-    steps, features, rows = (z if ids is None else ids).shape[0], kernel.shape[1], h.shape[1]
-    kernel, bias = tf.transpose(kernel), tf.reshape(bias, [features, 1])
-    both = None if reads is None else tf.concat([kernel, reads], 1)
+    (steps, rows), units, features = z.shape[:2], h.shape[1], bias.shape[0]
+    scale = _half_sigmoids(units)
+    if table is not None:
+        table, bias = _narrow((table + bias) * scale, stored), None
 
-    def step(t: Any, h: Any, c: Any, hs: Any, gates: Any, cs: Any) -> tuple[Any, ...]:
-        if keep is not None:
-            h, c = h * keep[t], c * keep[t]
-        read = z[t] if ids is None else tf.gather(z, ids[t], axis=1)
-        carried = h if mask is None else h * mask
-        if both is None:
-            product = tf.matmul(kernel, carried) + _widen(read)
-        else:
-            product = tf.matmul(both, tf.concat([carried, read], 0))
-        gate = _gates(product + bias)
-        h, c = _output(gate, c)
-        gates = _put(gates, _narrow(tf.reshape(gate, [features, rows]), z.dtype), t)
-        return t + 1, h, c, _put(hs, _narrow(h, z.dtype), t + 1), gates, _put(cs, c, t + 1)
+    def step(t: Any, h: Any, c: Any, hs: Any, slopes: Any, slope_h: Any, slope_c: Any) -> tuple[Any, ...]:
+        go_on = None if keep is None else keep[t][:, None]
+        for factor in (go_on, mask):
+            h = h if factor is None else _narrow(_widen(h) * factor, stored)
+        before = c if go_on is None else c * go_on
+        z_t = _widen(z[t]) * scale + bias * scale if table is None else _widen(tf.gather(table, z[t]))
+        a = tf.tanh(_times_kernel(h, kernel, features, onednn) + z_t)
+        i, f, g, o = (a[:, k * units : (k + 1) * units] for k in range(4))
+        i_slope, f_slope, o_slope = (0.25 - 0.25 * gate * gate for gate in (i, f, o))
+        i, f, o = (0.5 * gate + 0.5 for gate in (i, f, o))
+        c = f * before + i * g
+        tanh_c = tf.tanh(c)
+        h = _narrow(o * tanh_c, stored)
+        for k, slope in enumerate((g * i_slope, before * f_slope, i * (1 - g * g), tanh_c * o_slope)):
+            slopes = _put(slopes, _narrow(slope, stored)[:, None], t, 0, k)
+        slope_h = _put(slope_h, _narrow(o * (1 - tanh_c * tanh_c), stored), t)
+        slope_c = _put(slope_c, _narrow(f if go_on is None else f * go_on, stored), t)
+        return t + 1, h, c, _put(hs, h, t + 1), slopes, slope_h, slope_c
 
-    hs = _put(tf.zeros([steps + 1, features // 4, rows], z.dtype), _narrow(h, z.dtype), 0)
-    cs = _put(tf.zeros([steps + 1, features // 4, rows]), c, 0)
-    start = 0, h, c, hs, tf.zeros([steps, features, rows], z.dtype), cs
-    _, h, c, hs, gates, cs = tf.while_loop(lambda t, *_: t < steps, step, start)
-    return hs, gates, cs, h, c
+    h = _narrow(h, stored)
+    hs = _put(tf.zeros([steps + 1, rows, units], stored), h, 0)
+    slopes = tf.zeros([steps, rows, 4, units], stored)
+    slope_h, slope_c = tf.zeros([steps, rows, units], stored), tf.zeros([steps, rows, units], stored)
+    start = 0, h, c, hs, slopes, slope_h, slope_c
+    _, h, c, *kept = tf.while_loop(lambda t, *_: t < steps, step, start)
+    return *kept, _widen(h), c
 
 
 @compiled  # type: ignore[untyped-decorator]
-def _backward_loop(dhs: tf.Tensor, gates: tf.Tensor, cs: tf.Tensor, kernel: tf.Tensor, mask: Any, keep: Any) -> Any:
-    """Return dz [T, F, B] from the gradient of every h from above, dhs [T, H, B].
+def _backward(
+    d: tf.Tensor,
+    slopes: tf.Tensor,
+    slope_h: tf.Tensor,
+    slope_c: tf.Tensor,
+    kernel: tf.Tensor,
+    mask: Any,
+    keep: Any,
+    onednn: bool,
+) -> tf.Tensor:
+    """Return the gradient of z, stored, [T, B, F], from that of the outputs, d [T, B, H], stored.
 
-    dz is a buffer of its own: in place of the gates it would be copied whole at every step.
+    kernel is what `_prepared_back` makes of the recurrent one; the others are as in `_forward`.
     """
-    steps, units, rows = dhs.shape
+    (steps, rows, units), stored = d.shape, d.dtype
 
     def step(t: Any, dh: Any, dc: Any, dz: Any) -> tuple[Any, ...]:
-        gate = tf.reshape(_widen(gates[t]), [4, units, rows])
-        before = cs[t] if keep is None else cs[t] * keep[t]
-        parts, dc = _through(dh + _widen(dhs[t]), dc, gate, cs[t + 1], before)
-        dz = _put_gates(dz, parts, t)
-        dh = tf.matmul(kernel, _widen(dz[t]))
-        if mask is not None:
-            dh *= mask
-        if keep is not None:
-            dh, dc = dh * keep[t], dc * keep[t]
-        return t - 1, dh, dc, dz
+        dh += _widen(d[t])
+        dc += dh * _widen(slope_h[t])
+        for k, by in enumerate((dc, dc, dc, dh)):
+            dz = _put(dz, _narrow(_widen(slopes[t, :, k]) * by, stored)[:, None], t, 0, k)
+        dh = _times_kernel(tf.reshape(dz[t], [rows, 4 * units]), kernel, units, onednn)
+        for factor in (mask, None if keep is None else keep[t][:, None]):
+            dh = dh if factor is None else dh * factor
+        return t - 1, dh, dc * _widen(slope_c[t]), dz
 
-    zero = tf.zeros([units, rows])
-    start = steps - 1, zero, zero, tf.zeros([steps, 4 * units, rows], gates.dtype)
-    return tf.while_loop(lambda t, *_: t >= 0, step, start)[3]
-
-
-# ---- steps: TensorFlow's own products, a compiled block after each ----------------------------------------------
+    zero = tf.zeros([rows, units])
+    start = steps - 1, zero, zero, tf.zeros([steps, rows, 4, units], stored)
+    dz = tf.while_loop(lambda t, *_: t >= 0, step, start)[3]
+    return tf.reshape(dz, [steps, rows, 4 * units])
 
 
-def _forward_steps(z: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple[Any, ...]:
-    """As `_forward_loop`, with the kernel transposed, [F, H]; gates and cs stay lists."""
-    hs, gates, cs = [_narrowed(h, z.dtype)], list[tf.Tensor](), [c]
-    for part in _chunks(z):
-        for done, more in zip(
-            (hs, gates, cs), _forward_chunk(part, _computed(kernel), bias, hs[-1], cs[-1]), strict=True
-        ):
-            done.extend(more)
-    return tf.stack(hs), gates, cs, tf.cast(_computed(hs[-1]), tf.float32), cs[-1]
+def _half_sigmoids(units: int) -> tf.Tensor:
+    """Return what z is multiplied by, (F,), so that one tanh serves all gates: σ(x) = ½ tanh(½ x) + ½. It is exact."""
+    return tf.repeat(tf.constant([0.5, 0.5, 1.0, 0.5]), units)
 
 
-def _backward_steps(dhs: tf.Tensor, gates: list[tf.Tensor], cs: list[tf.Tensor], kernel: tf.Tensor) -> tf.Tensor:
-    kernel = _computed(_pieces(kernel))
-    dzs: list[tf.Tensor] = []
-    end = len(gates)
-    dh, dc = tf.zeros([kernel.shape[0], *dhs.shape[1:]], dhs.dtype), tf.zeros_like(cs[0])
-    for part in reversed(_chunks(dhs)):
-        begin = end - part.shape[0]
-        more, dh, dc = _backward_chunk(part, dh, dc, gates[begin:end], cs[begin : end + 1], kernel)
-        dzs, end = [*more, *dzs], begin
-    return tf.stack(dzs)
+def _put(array: tf.Tensor, value: tf.Tensor, *place: Any) -> tf.Tensor:
+    """Return the array with a value at a place along its first axes; in a compiled loop, in place."""
+    start = [*place, *[0] * (array.shape.rank - len(place))]
+    value = tf.reshape(value, [1] * (array.shape.rank - value.shape.rank) + value.shape)
+    return xla.dynamic_update_slice(array, value, tf.stack(start))
 
 
-def _chunks(a: tf.Tensor) -> list[tf.Tensor]:
-    whole, rest = divmod(a.shape[0], STEPS_IN_A_CHUNK)
-    return list(tf.split(a, [STEPS_IN_A_CHUNK] * whole + [rest] * (rest > 0)))
+# ---- products ---------------------------------------------------------------------------------------------------
 
 
-@chunk  # type: ignore[untyped-decorator]
-def _forward_chunk(z: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple[Any, ...]:
-    hs, gates, cs = [], [], []
-    for z_t in tf.unstack(z):
-        h, c, gate = _cell(_stored(tf.matmul(kernel, _computed(h))), z_t, bias, c)
-        hs.append(h)
-        gates.append(gate)
-        cs.append(c)
-    return hs, gates, cs
+def _product(
+    a: tf.Tensor, b: tf.Tensor, onednn: bool, out: tf.DType, transpose_a: bool = False, transpose_b: bool = False
+) -> tf.Tensor:
+    """Return the product of two matrices of the compute type, in that or in float32."""
+    if onednn:
+        shape = [a.shape[int(transpose_a)], b.shape[1 - int(transpose_b)]]
+        return _onednn(a, b, shape, out, transpose_a=transpose_a, transpose_b=transpose_b)
+    a, b = tf.cast(a, tf.float32), tf.cast(b, tf.float32)
+    return tf.cast(tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b), out)
 
 
-@chunk  # type: ignore[untyped-decorator]
-def _backward_chunk(
-    dhs: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, gates: list[tf.Tensor], cs: list[tf.Tensor], kernel: tf.Tensor
-) -> tuple[Any, ...]:
-    dzs: list[tf.Tensor] = []
-    above = tf.unstack(dhs)
-    pieces, _, width = kernel.shape
-    for t in reversed(range(len(gates))):
-        dz, dc = _cell_back(dh, above[t], dc, gates[t], cs[t + 1], cs[t])
-        dh = _stored(tf.matmul(kernel, tf.reshape(_computed(dz), [pieces, width, -1])))
-        dzs.insert(0, dz)
-    return dzs, dh, dc
+def _onednn(a: tf.Tensor, b: tf.Tensor, shape: list[int], out: tf.DType, packed: bool = False, **flags: bool) -> Any:
+    plain = {"dims": "2", "tensor": {"dimensions": ["1", "2"]}}
+    config = {"lhs": plain, "rhs": plain, "result": plain, **flags}
+    if packed:
+        config["optimization_config"] = {"weights_prepacked": True}
+    return xla.custom_call([a, b], "__onednn$matmul", json.dumps({"onednn_matmul_config": config}), out, shape)
+
+
+def _times_kernel(a: tf.Tensor, kernel: tf.Tensor, outer: int, onednn: bool) -> tf.Tensor:
+    """Return the product (B, outer) float32 of a (B, inner), stored or not, and a prepared kernel."""
+    if onednn and kernel.dtype == tf.bfloat16:
+        return _onednn(_computed(a), kernel, [a.shape[0], outer], tf.float32, packed=kernel.shape.rank == 1)
+    return tf.matmul(_widen(_stored(a)), _widen(_stored(kernel)))
 
 
 @compiled  # type: ignore[untyped-decorator]
-def _cell(a: tf.Tensor, z: tf.Tensor, bias: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    gate = _gates(_widen(a) + _widen(z) + tf.reshape(bias, [-1, 1]))
-    h, c = _output(gate, c)
-    return _narrow(h, z.dtype), c, _narrow(tf.reshape(gate, z.shape), z.dtype)
+def _input(x: tf.Tensor, kernel: tf.Tensor, onednn: bool) -> tf.Tensor:
+    """Return the input products [T, B, F], in the compute type, of x [T, B, I] and a kernel (I, F)."""
+    steps, rows, width = x.shape
+    z = _product(tf.reshape(x, [steps * rows, width]), kernel, onednn, x.dtype)
+    return tf.reshape(z, [steps, rows, -1])
 
 
 @compiled  # type: ignore[untyped-decorator]
-def _cell_back(
-    dh: tf.Tensor, above: tf.Tensor, dc: tf.Tensor, gates: tf.Tensor, c: tf.Tensor, before: tf.Tensor
-) -> tuple[tf.Tensor, ...]:
-    """Dh [k, H, B] is the recurrent product in k pieces, see `_pieces`.
+def _window_gradients(
+    kernel: tf.Tensor, x: tf.Tensor, h: tf.Tensor, dz: tf.Tensor, onednn: bool
+) -> tuple[tf.Tensor | None, ...]:
+    """Return the gradients of a layer's input [T, B, I], in the compute type, and of its three weights.
 
-    They are added one by one: a reduction goes to XLA's YNNPACK, which is built in the first execution, and in one of
-    some sixty runs crashed there (TensorFlow 2.21), as two chains begin with it at the same time.
+    kernel (I, F), x [T, B, I], h [T, B, H] before each step, dz [T, B, F]. Where x is the numbers [T, B] of the rows of
+    a table that were read, the kernel is that table (V, F), and there is no gradient of the input.
     """
-    gate = tf.reshape(_widen(gates), [4, *c.shape])
-    parts, dc = _through(tf.add_n([*tf.unstack(_widen(dh)), _widen(above)]), dc, gate, c, before)
-    return _put_gates(tf.zeros(gates.shape, gates.dtype), parts), dc
+    (steps, rows, features), dtype = dz.shape, dz.dtype
+    dz, h = tf.reshape(dz, [steps * rows, features]), tf.reshape(h, [steps * rows, -1])
+
+    def by(a: tf.Tensor) -> tf.Tensor:
+        return _product(a, dz, onednn, tf.float32, transpose_a=True)
+
+    if x.dtype == tf.int32:
+        d_table = by(tf.one_hot(tf.reshape(x, [-1]), kernel.shape[0], dtype=dtype))
+        return None, d_table, by(h), (tf.ones([1, kernel.shape[0]]) @ d_table)[0]
+    d_bias = _product(tf.ones([1, steps * rows], dtype), dz, onednn, tf.float32)[0]
+    d_x = tf.reshape(_product(dz, kernel, onednn, dtype, transpose_b=True), x.shape)
+    return d_x, by(tf.reshape(x, [steps * rows, -1])), by(h), d_bias
 
 
 @compiled  # type: ignore[untyped-decorator]
-def _pieces(kernel: tf.Tensor) -> tf.Tensor:
-    """(H, F) -> [k, H, F/k]: the inner dimension in pieces of 512.
+def _stored_as(kernel: tf.Tensor, stored: tf.DType) -> tf.Tensor:
+    return _narrow(kernel, stored)
 
-    oneDNN halves its speed at 1024 and 2048 with fewer than 32 columns: [512, 2048] x [2048, 16] takes 369 µs at once
-    and 175 in four pieces.
+
+@compiled  # type: ignore[untyped-decorator]
+def _prepared(kernel: tf.Tensor, stored: tf.DType, packed: bool) -> tf.Tensor:
+    """Return a recurrent kernel (H, F) as `_times_kernel` takes it on the way there."""
+    kernel *= _half_sigmoids(kernel.shape[0])
+    return _pack(kernel) if packed else _narrow(kernel, stored)
+
+
+@compiled  # type: ignore[untyped-decorator]
+def _prepared_back(kernel: tf.Tensor, stored: tf.DType, packed: bool) -> tf.Tensor:
+    """Return a recurrent kernel (H, F), transposed, as `_times_kernel` takes it on the way back."""
+    return _pack(tf.transpose(kernel)) if packed else _narrow(tf.transpose(kernel), stored)
+
+
+def _pack(kernel: tf.Tensor) -> tf.Tensor:
+    """Return (n, m) float32 in bfloat16 as oneDNN orders it: 64 columns, in each of which two rows are a uint32."""
+    inner, outer = kernel.shape
+    shift, sixteen = tf.bitwise.right_shift, tf.constant(16, tf.uint32)
+    bits = tf.reshape(_rounded(kernel), [inner // 2, 2, outer])
+    pairs = shift(bits[:, 0], sixteen) | tf.bitwise.left_shift(shift(bits[:, 1], sixteen), sixteen)
+    return tf.reshape(tf.transpose(tf.reshape(pairs, [inner // 2, outer // 64, 64]), [1, 0, 2]), [-1])
+
+
+@functools.cache
+def _packs(rows: int, units: int, features: int) -> bool:
+    """Return whether oneDNN reads a recurrent kernel as `_pack` orders it, both ways, by trying it out."""
+    if units % 64:
+        return False
+    with tf.init_scope():
+        kernel = tf.random.stateless_normal((units, features), (1, 2))
+        for weights, width in ((kernel, units), (tf.transpose(kernel), features)):
+            a = _computed(_stored_as(tf.random.stateless_normal((rows, width), (1, 3)), tf.uint16))
+            plain, packed = _computed(_stored_as(weights, tf.uint16)), _computed(_packed_kernel(weights))
+            if not np.allclose(*_both_ways(a, plain, packed), rtol=1e-4, atol=1e-3):
+                return False
+    return True
+
+
+_packed_kernel = compiled(_pack)
+
+
+@compiled  # type: ignore[untyped-decorator]
+def _both_ways(a: tf.Tensor, plain: tf.Tensor, packed: tf.Tensor) -> list[tf.Tensor]:
+    return [_times_kernel(a, kernel, plain.shape[1], onednn=True) for kernel in (plain, packed)]
+
+
+@functools.cache
+def has_onednn(precision: str) -> bool:
+    """Return whether XLA calls oneDNN's products here, in a precision, and computes with them what it should.
+
+    A run may come from another machine. Where the processor lacks what oneDNN needs for bfloat16, it would end the
+    process, so that isn't tried out.
     """
-    units, features = kernel.shape
-    pieces = features // 512 if features % 512 == 0 else 1
-    return tf.transpose(tf.reshape(kernel, [units, pieces, features // pieces]), [1, 0, 2])
+    if precision == "bfloat16" and not multiplies_bfloat16():
+        return False
+    stored = tf.uint16 if precision == "bfloat16" else tf.float32
+    with tf.init_scope():
+        a, b = (_stored_as(tf.random.stateless_normal(s, (1, 2)), stored) for s in ((8, 32), (32, 64)))
+        try:
+            product = _tried(_computed(a), _computed(b))
+        except tf.errors.OpError:
+            return False
+        return bool(np.allclose(product, tf.matmul(_widen(a), _widen(b)), rtol=1e-4, atol=1e-3))
+
+
+@compiled  # type: ignore[untyped-decorator]
+def _tried(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    return _product(a, b, True, tf.float32)
 
 
 # ---- what is stored in bfloat16 ---------------------------------------------------------------------------------
@@ -526,13 +500,14 @@ def _narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Float32 to itself, or to the bits of the nearest bfloat16 (ties to even) as uint16."""
     if dtype == tf.float32:
         return x
-    shift, sixteen, one = tf.bitwise.right_shift, tf.constant(16, tf.uint32), tf.constant(1, tf.uint32)
+    return tf.cast(tf.bitwise.right_shift(_rounded(x), tf.constant(16, tf.uint32)), tf.uint16)
+
+
+def _rounded(x: tf.Tensor) -> tf.Tensor:
+    """Float32 to bits whose higher half is the nearest bfloat16."""
     bits = tf.bitcast(x, tf.uint32)
-    bits += 0x7FFF + tf.bitwise.bitwise_and(shift(bits, sixteen), one)
-    return tf.cast(shift(bits, sixteen), tf.uint16)
-
-
-_narrowed = compiled(_narrow)
+    last = tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32)) & tf.constant(1, tf.uint32)
+    return bits + 0x7FFF + last
 
 
 def _widen(x: tf.Tensor) -> tf.Tensor:
@@ -546,4 +521,6 @@ def _stored(x: tf.Tensor) -> tf.Tensor:
 
 
 def _computed(x: tf.Tensor) -> tf.Tensor:
+    if x.dtype == tf.uint32:  # of `_pack`
+        return tf.reshape(tf.bitcast(x, tf.bfloat16), [-1])
     return tf.bitcast(x, tf.bfloat16) if x.dtype == tf.uint16 else x

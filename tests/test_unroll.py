@@ -19,11 +19,11 @@ from chargen.streams import Streams
 from chargen.train import compile_step
 from chargen.unroll import LARGEST_TABLE, choose, row_groups, unroll
 
-LOOP, LOOP16, STEPS = Execution("loop"), Execution("loop", "bfloat16"), Execution("steps", "bfloat16")
-FAST = pytest.mark.parametrize("execution", [LOOP, LOOP16, STEPS], ids=["loop", "loop-bfloat16", "steps"])
-ALL = pytest.mark.parametrize(
-    "execution", [Execution(), LOOP, LOOP16, STEPS], ids=["keras", "loop", "bfloat16", "steps"]
-)
+LOOP, LOOP16 = Execution("loop"), Execution("loop", "bfloat16")
+ONEDNN, ONEDNN16 = Execution("onednn"), Execution("onednn", "bfloat16")
+NAMED = {"loop": LOOP, "loop-bfloat16": LOOP16, "onednn": ONEDNN, "onednn-bfloat16": ONEDNN16}
+FAST = pytest.mark.parametrize("execution", NAMED.values(), ids=NAMED)
+ALL = pytest.mark.parametrize("execution", [Execution(), *NAMED.values()], ids=["keras", *NAMED])
 SIZES = [(1, 5, 3, 7, 4), (2, 7, 5, 19, 3), (3, 16, 1, 1, 9), (3, 33, 8, 18, 11), (2, 128, 32, 17, 64)]
 
 
@@ -287,7 +287,7 @@ def trained_loss(execution, steps=500):
 
 
 def test_five_hundred_steps_in_bfloat16_end_where_float32_does():
-    exact, rounded = trained_loss(LOOP), trained_loss(STEPS)
+    exact, rounded = trained_loss(LOOP), trained_loss(ONEDNN16)
     assert exact < 2.0  # it has learnt something
     assert rounded == pytest.approx(exact, abs=0.01)
 
@@ -312,7 +312,7 @@ def test_peak_memory_follows_the_formula_at_the_head_of_the_file(precision, batc
     assert 0.6 < more / (bytes_each * batch_size * (longer - 8) * 256) < 2.8
 
 
-@pytest.mark.parametrize("execution", [Execution(), LOOP, STEPS], ids=["keras", "loop", "steps"])
+@pytest.mark.parametrize("execution", [Execution(), LOOP, ONEDNN16], ids=["keras", "loop", "onednn"])
 def test_other_recurrent_kernels_are_taken_in_place_of_the_layers_own(execution):
     x, state, layers = case(2, 7, 5, 19, 3)
     scales = [normal(np.random.default_rng(n), 7, 28) for n in range(2)]
