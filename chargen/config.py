@@ -182,6 +182,11 @@ class Execution(Config):
     chains: int = option(1, "Groups of rows that are computed side by side.", minimum=1)
     threads: int = option(0, "Processor cores; 0 leaves them to TensorFlow.", minimum=0)
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote, or what a run from before has, whose ``steps`` are ``onednn`` now."""
+        return super().from_json(values | ({"unroll": "onednn"} if values.get("unroll") == "steps" else {}))
+
 
 @dataclass(frozen=True)
 class SampleConfig(Config):
@@ -230,8 +235,9 @@ def processor_features() -> frozenset[str]:
     features = frozenset(flags.split(":")[1].split())
     # oneDNN can be told to leave features unused, which is how a lesser processor is tried out.
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    whole = limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX"))
-    return features if whole else features - {"amx_bf16", "avx512_bf16"}
+    if limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX")):
+        return features
+    return features - {"amx_bf16", "avx512_bf16"} - (set() if "AVX512" in limit else {"avx512f"})
 
 
 def multiplies_bfloat16() -> bool:

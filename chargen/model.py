@@ -13,7 +13,7 @@ import tensorflow as tf
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig
 from chargen.modelfile import Arrays, LayerState, ModelFile
-from chargen.unroll import State, unroll
+from chargen.unroll import State, multiply, unroll
 
 
 class CharLM(keras.Model):  # type: ignore[misc]
@@ -104,7 +104,10 @@ class CharLM(keras.Model):  # type: ignore[misc]
 
     def logits(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return the logits (..., V) of the highest layer's outputs (..., H)."""
-        return self.dense(outputs if self.factor is None else self.factor(outputs))
+        for layer in (self.factor, self.dense):
+            if layer is not None:
+                outputs = multiply(outputs, layer.kernel.value, self.execution)
+        return outputs + self.dense.bias.value
 
     def step(self, ids: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
         """Read one character: ids (B, 1) -> logits (B, 1, V), state. It is `call` in Keras's cells, without a loop."""
