@@ -235,7 +235,7 @@ def processor_features() -> frozenset[str]:
     features = frozenset(flags.split(":")[1].split())
     # oneDNN can be told to leave features unused, which is how a lesser processor is tried out.
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    if limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX")):
+    if limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX", "AVX10")):
         return features
     return features - {"amx_bf16", "avx512_bf16"} - (set() if "AVX512" in limit else {"avx512f"})
 

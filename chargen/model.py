@@ -13,7 +13,7 @@ import tensorflow as tf
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig
 from chargen.modelfile import Arrays, LayerState, ModelFile
-from chargen.unroll import State, multiply, unroll
+from chargen.unroll import State, project, unroll
 
 
 class CharLM(keras.Model):  # type: ignore[misc]
@@ -106,7 +106,7 @@ class CharLM(keras.Model):  # type: ignore[misc]
         """Return the logits (..., V) of the highest layer's outputs (..., H)."""
         for layer in (self.factor, self.dense):
             if layer is not None:
-                outputs = multiply(outputs, layer.kernel.value, self.execution)
+                outputs = project(outputs, layer.kernel.value, self.execution)
         return outputs + self.dense.bias.value
 
     def step(self, ids: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
