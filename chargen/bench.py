@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from chargen import ChargenError
-from chargen.config import ModelConfig
+from chargen.config import ModelConfig, multiplies_bfloat16
 from chargen.modelfile import weight_shapes
 
 ROUND_SECONDS = 1.5
@@ -239,9 +239,12 @@ def product_ceiling(settings: Settings) -> None:
 def train_sides(settings: Settings, *, torch: bool) -> dict[str, tuple[str, Settings]]:
     """Return the sides of ``chargen bench train``; PyTorch's two only if they are wanted.
 
+    Where chargen computes in bfloat16, it is measured in float32 too, so that all can be compared in one precision.
     Raises ChargenError if PyTorch is wanted and not installed.
     """
     sides: dict[str, tuple[str, Settings]] = {"chargen": ("chargen_train", settings)}
+    if settings["precision"] != "float32" and multiplies_bfloat16():
+        sides["chargen, float32"] = ("chargen_train", {**settings, "precision": "float32"})
     sides["Keras fit, float32"] = ("keras_fit", settings)
     if torch:
         if find_spec("torch") is None:
