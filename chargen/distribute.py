@@ -146,7 +146,7 @@ def gatherer() -> Callable[[Any], Any]:
         # The identity's as an argument has no device, which is where TensorFlow would put the outcome.
         return tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, values), axis=0)
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def gather(values: Any) -> Any:
         everything = here.run(together, (values,))
         return tf.nest.map_structure(lambda value: here.experimental_local_results(value)[0], everything)

@@ -21,7 +21,7 @@ from chargen.bits import bits
 from chargen.corpus import Starts
 from chargen.distribute import ALONE, Place, share_of
 from chargen.model import CharLM, reset_rows
-from chargen.unroll import State, row_groups
+from chargen.unroll import State, prepare, row_groups
 from chargen.vocabulary import Ids, Vocabulary
 
 RUN_IN = 256  # characters a row reads before the first that counts
@@ -195,14 +195,16 @@ def _window(model: CharLM, temperatures: Sequence[float] | None = None) -> Calla
             parallel_iterations=1,
         )
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def window(
         x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, restarts: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, State]:
-        read = []
-        for rows in row_groups(x.shape[0], model.execution.chains):
+        read, groups = [], row_groups(x.shape[0], model.execution.chains)
+        prepared = prepare(model.lstm, model.execution, [rows.stop - rows.start for rows in groups])
+        for rows in groups:
             part, carried = tf.nest.map_structure(lambda a: a[rows], (x, reset_rows(state, begins)))  # noqa: B023
-            logits, after = model(part, carried, restarts=None if restarts is None else restarts[rows])
+            within = None if restarts is None else restarts[rows]
+            logits, after = model(part, carried, restarts=within, prepared=prepared)
             read.append((cost(logits, y[rows]), after))
         nats, states = zip(*read, strict=True)
         return tf.concat(nats, -2), tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *states)
@@ -219,7 +221,7 @@ def dynamic(model: CharLM) -> Evaluation:
     weights = [weight.value for weight in model.named_weights().values()]
     squares = [tf.Variable(tf.zeros(weight.shape), trainable=False) for weight in weights]
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def learn(x: tf.Tensor, y: tf.Tensor, state: State, restarts: Any, count: tf.Tensor) -> tuple[tf.Tensor, State]:
         with tf.GradientTape() as tape:
             logits, state = model(x, tf.nest.map_structure(tf.stop_gradient, state), restarts=restarts)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig
 from chargen.modelfile import Arrays, LayerState, ModelFile
-from chargen.unroll import State, project, unroll
+from chargen.unroll import Prepared, State, project, unroll
 
 
 class CharLM(keras.Model):  # type: ignore[misc]
@@ -82,13 +82,15 @@ class CharLM(keras.Model):  # type: ignore[misc]
         masks: Sequence[tf.Tensor] | None = None,
         recurrent_kernels: Sequence[tf.Tensor] | None = None,
         restarts: tf.Tensor | None = None,
+        prepared: Sequence[Prepared] | None = None,
     ) -> tuple[tf.Tensor, State]:
         """Read a window from a state. Any B and T will do.
 
         ids: (B, T) int32. masks: for dropout, L tensors that broadcast to (B, T, H), by which the layers' outputs are
         multiplied. recurrent_kernels: L tensors (H, 4H) in place of the layers' own. restarts: (B, T) bool, the
-        characters before which a row's state restarts from zero. Returns the logits (B, T, V)
-        float32 of the character after each one read, and the state after the last. The state given is not changed.
+        characters before which a row's state restarts from zero. prepared: what `unroll.prepare` makes of the kernels,
+        for several calls to share. Returns the logits (B, T, V) float32 of the character after each one read, and the
+        state after the last. The state given is not changed.
         """
         outputs, state = unroll(
             ids,
@@ -99,6 +101,7 @@ class CharLM(keras.Model):  # type: ignore[misc]
             restart=restarts,
             recurrent_kernels=recurrent_kernels,
             embedding=self.embedding.embeddings.value,
+            prepared=prepared,
         )
         return self.logits(outputs), state
 

@@ -31,7 +31,7 @@ from chargen.optimizer import Adam, learning_rate
 from chargen.plan import LARGE, fixed
 from chargen.run import Progress, Run
 from chargen.streams import Streams
-from chargen.unroll import State, row_groups
+from chargen.unroll import Prepared, State, prepare, row_groups
 from chargen.vocabulary import Vocabulary
 
 MOST_VALIDATIONS = 30  # of a run
@@ -370,6 +370,7 @@ def compile_step(
         step: tf.Tensor,
         dropout: Any,
         kept: Any,
+        prepared: list[Prepared],
     ) -> Any:
         """Compute the sum of nats over some rows, their state after the window, and the gradient of the mean loss.
 
@@ -386,11 +387,13 @@ def compile_step(
         variables = [weight.value for weight in model.named_weights().values()]
         with tf.GradientTape() as tape:
             carried = tf.nest.map_structure(tf.stop_gradient, reset_rows(state, begins))
-            kernels = kept and [lstm.cell.recurrent_kernel * mask for lstm, mask in zip(model.lstm, kept, strict=True)]
-            logits, state = model(x, carried, masks, kernels, restarts)
+            logits, state = model(x, carried, masks, dropped(kept), restarts, prepared)
             nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
             loss = nats / (settings.batch_size * length)
         return nats, state, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+
+    def dropped(kept: list[tf.Tensor] | None) -> list[tf.Tensor] | None:
+        return kept and [lstm.cell.recurrent_kernel * mask for lstm, mask in zip(model.lstm, kept, strict=True)]
 
     def weight_mask(drop: tf.Tensor, layer: int, step: tf.Tensor) -> tf.Tensor:
         """Return what a layer's recurrent kernel is multiplied by (Merity, Keskar and Socher 2018: DropConnect)."""
@@ -414,7 +417,8 @@ def compile_step(
         dropout = None if settings.dropout == 0 else dropout
         layers = range(0 if settings.weight_drop == 0 else model.config.layers)
         kept = [weight_mask(weight_drop, n, step) for n in layers] or None
-        parts = [chain(rows, first, x, y, begins, restarts, state, step, dropout, kept) for rows in groups]
+        prepared = prepare(model.lstm, model.execution, [rows.stop - rows.start for rows in groups], dropped(kept))
+        parts = [chain(rows, first, x, y, begins, restarts, state, step, dropout, kept, prepared) for rows in groups]
         nats = tf.add_n([nats for nats, _, _ in parts])
         state = tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), *[after for _, after, _ in parts])
         gradients = [tf.add_n(sums) for sums in zip(*[own for _, _, own in parts], strict=True)]
@@ -422,11 +426,14 @@ def compile_step(
         told, *gradients = context.all_reduce("SUM", [tf.concat([nats[None], wishes], 0), *gradients])
         norm = tf.linalg.global_norm(gradients)
         made = tf.math.is_finite(told[0]) & tf.math.is_finite(norm)
-        if made:
-            adam.apply(dict(zip(model.named_weights(), gradients, strict=True)), norm, rate, step + 1)
-        return state, told, made
 
-    @tf.function  # type: ignore[untyped-decorator]
+        def update() -> tf.Tensor:
+            adam.apply(dict(zip(model.named_weights(), gradients, strict=True)), norm, rate, step + 1)
+            return True
+
+        return state, told, tf.cond(made, update, lambda: False)
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def update(
         x: Any,
         y: Any,

@@ -17,7 +17,7 @@ from chargen.modelfile import LayerState
 from chargen.optimizer import Adam, learning_rate
 from chargen.streams import Streams
 from chargen.train import compile_step
-from chargen.unroll import LARGEST_TABLE, choose, has_onednn, packs, project, row_groups, unroll
+from chargen.unroll import LARGEST_TABLE, choose, has_onednn, packs, prepare, project, row_groups, unroll
 
 LOOP, LOOP16 = Execution("loop"), Execution("loop", "bfloat16")
 ONEDNN, ONEDNN16 = Execution("onednn"), Execution("onednn", "bfloat16")
@@ -339,12 +339,26 @@ def unknown_order():
 
 
 def test_a_kernel_in_another_order_than_onednn_takes_is_found_out(monkeypatch, unknown_order):
-    if "avx512f" in processor_features() and has_onednn("float32"):
-        assert packs(32, 128, 512, tf.float32)
-        packs.cache_clear()
-    assert not packs(8, 128, 512, tf.float32)  # of so few rows it is slower
-    monkeypatch.setattr("chargen.unroll._pack", lambda kernel, stored: tf.reshape(kernel, [-1]))
-    assert not packs(32, 128, 512, tf.float32)
+    assert packs(8, 128, 512) == has_onednn("bfloat16")
+    packs.cache_clear()
+    monkeypatch.setattr("chargen.unroll._pack", lambda kernel: tf.bitcast(tf.reshape(kernel, [-1])[::2], tf.uint32))
+    assert not packs(8, 128, 512)
+
+
+@FAST
+def test_chains_share_what_is_prepared_once(execution):
+    x, state, layers = case(2, 64, 6, 9, 8)
+    prepared = prepare(layers, execution, [2, 4])
+    for rows in (slice(0, 2), slice(2, 6)):
+        begin = tf.nest.map_structure(lambda a, rows=rows: a[rows], state)
+        own, shared = (unroll(x[rows], begin, layers, execution, prepared=given)[0] for given in (None, prepared))
+        np.testing.assert_array_equal(own, shared)
+
+
+def test_bfloat16_is_rounded_to_the_nearest():
+    between = tf.constant([[1 + 0.4 / 128], [1 + 0.6 / 128], [-1 - 0.6 / 128]])  # 1 and 1 + 1 / 128 are its neighbours
+    expected = [1, 1 + 1 / 128, -1 - 1 / 128] if has_onednn("bfloat16") else between[:, 0]
+    np.testing.assert_array_equal(project(between, tf.ones((1, 1)), ONEDNN16)[:, 0], expected)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 7), (5, 64), (2, 9, 96)])
