@@ -12,9 +12,10 @@ How the CPU's is fast, measured on 2 cores with AVX-512 and AMX (Xeon of the Eme
   one thread, where XLA takes 240 and an operation of TensorFlow's 50 to 90 and its launch.
 * oneDNN puts a kernel in an order of its own before it multiplies, which takes as long as the product: so it is given
   in that order, once for a window (`_pack`; 47 instead of 87 µs). The order is tried out first (`packs`).
-* In float32 XLA's own products in the loop are as fast as oneDNN's; the window's are not (95 and 143 GFLOP/s of
-  [2048, 512] x [512, 2048] on one thread). Without AVX-512 XLA multiplies all (``loop``): on a Zen 3 its products make
-  70 to 90 GFLOP/s, oneDNN's 37 to 66; so does a higher layer's input go in the loop there.
+* In float32 XLA's own products in the loop are as fast as oneDNN's, with the kernel on the left (`_times_kernel`); the
+  window's are not (95 and 143 GFLOP/s of [2048, 512] x [512, 2048] on one thread). Without AVX-512 XLA multiplies all
+  (``loop``): on a Zen 3 its products make 70 to 90 GFLOP/s, oneDNN's 37 to 66; so does a higher layer's input go in the
+  loop there.
 * The way there keeps the slopes that the way back multiplies by, as those take no more room than the gates: a step back
   of 512 units, 32 rows took 435 µs with gates, and 215 so.
 * Time first, then rows, [T, B, features]: characters are rows of a table, a window's products are of two matrices as
@@ -23,7 +24,9 @@ How the CPU's is fast, measured on 2 cores with AVX-512 and AMX (Xeon of the Eme
   rows 1.3 times as fast (best of three on a Zen 3).
 
 Whoever trains computes the rows in chains, groups that run beside each other from the embedding to the gradients, each
-on one thread (`row_groups`): 1.06 to 1.24 times as fast as one group whose products are split over two threads.
+on one thread (`row_groups`): 1.06 to 1.24 times as fast as one group whose products are split over two threads. They
+share the kernels, which are made ready once (`prepare`). To part the units instead, so that each thread reads half of a
+kernel, was not faster in bfloat16: [64, 512] x [512, 2048] so took 97 µs with its hand-overs, two chains' [32, 512] 98.
 
 Peak memory of a training step over that of TensorFlow itself, in bytes, with P parameters:
 
@@ -55,6 +58,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, in glibc's malloc.h; 
 # embedding's numbers at the most. One thread of a Zen 3, embedding 64, way there and back in ms, products and table: 65
 # characters 53 and 39 (256 units, 32 rows), 30 and 23 (384, 8); 128 characters 50 and 42; 192 50 and 51; 256 49 and 51.
 LARGEST_TABLE = 3
+# In float32 a kernel of so many bytes takes longer to be read than to be multiplied by so few rows of a chain: all are
+# one chain then, whose products the threads part among them, so that each reads a part of the kernel. Median of 9 to 30
+# pairs of rounds, 16 rows, 2 threads: 1 x 384 0.80 times as fast as two chains, 1 x 512 1.17, 1 x 768 1.22; of 2 x 512,
+# 32 rows, 1.03, and the best round 0.95. (The Xeon, 2 MB of cache a core. 1 x 512 in bfloat16: 1.20, the best 0.94.)
+LARGE_KERNEL, FEW_ROWS = 4 << 20, 8
 
 compiled = tf.function(jit_compile=True, autograph=False)
 
@@ -90,6 +98,8 @@ def choose(model: ModelConfig, train: TrainConfig, replicas: int = 1) -> tuple[E
     rows = train.batch_size // replicas
     chains = max(1, min(threads, rows))
     onednn = fast_bfloat16 if precision == "bfloat16" else "avx512f" in processor_features()
+    if onednn and precision == "float32" and 4 * 4 * model.units**2 >= LARGE_KERNEL and rows <= FEW_ROWS * chains:
+        chains = 1
     return Execution("onednn" if onednn else "loop", precision, chains, threads), reason
 
 

@@ -228,10 +228,10 @@ def test_the_groups_of_rows_are_all_rows_in_order_and_of_a_size(rows, chains):
     assert max(sizes) - min(sizes) <= 1
 
 
-def chosen(monkeypatch, features, **train):
+def chosen(monkeypatch, features, units=256, **train):
     for module in ("config", "unroll"):
         monkeypatch.setattr(f"chargen.{module}.processor_features", lambda: frozenset(features))
-    execution, _ = choose(ModelConfig(), TrainConfig(**{"threads": 2, **train}))
+    execution, _ = choose(ModelConfig(units=units), TrainConfig(**{"threads": 2, **train}))
     return execution.unroll, execution.precision, execution.chains, execution.threads
 
 
@@ -243,6 +243,15 @@ def test_the_choice_is_a_function_of_processor_and_shape(monkeypatch):
     assert chosen(monkeypatch, {"avx512f"}, batch_size=64) == ("onednn", "float32", 2, 2)
     assert chosen(monkeypatch, set(), batch_size=64, precision="bfloat16") == ("loop", "bfloat16", 2, 2)
     assert chosen(monkeypatch, set(), batch_size=1, threads=4) == ("loop", "float32", 1, 4)
+
+
+def test_threads_part_a_large_kernel_of_float32_if_rows_are_few(monkeypatch):
+    def chains(features=("avx512f",), units=512, batch_size=16, **train):
+        return chosen(monkeypatch, features, units, batch_size=batch_size, **train)[2]
+
+    assert (chains(), chains(units=1024), chains(batch_size=32, threads=4)) == (1, 1, 1)
+    assert (chains(units=384), chains(batch_size=17), chains(features=["avx2"])) == (2, 2, 2)
+    assert chains(["avx512f", "amx_bf16"]) == 2  # bfloat16
 
 
 def test_the_steps_of_a_run_from_before_are_onednn():

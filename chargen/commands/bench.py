@@ -31,7 +31,7 @@ def bench() -> None:
 @options(ModelConfig)
 @options(TrainConfig, only=("batch_size", "seq_length", "precision", "threads"))
 @click.option("--torch", is_flag=True, help="Measure PyTorch too, in both precisions; it has to be installed.")
-@click.option("--rounds", type=click.IntRange(1), default=4, show_default=True, help="Rounds; the best one counts.")
+@click.option("--rounds", type=click.IntRange(1), default=12, show_default=True, help="Rounds; the best one counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool, **values: Any) -> None:
     """Measure characters per second of training steps on FILES, beside stock Keras's fit of the same model.
@@ -130,7 +130,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
     type=click.Path(exists=True, path_type=Path),
     help="A run or a model file. [default: an untrained model of 2 x 512]",
 )
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds; the best one counts.")
+@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Rounds; the best one counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     """Measure characters per second at several counts, the first character's latency, and stock Keras's loops."""
