@@ -427,11 +427,11 @@ def compile_step(
         norm = tf.linalg.global_norm(gradients)
         made = tf.math.is_finite(told[0]) & tf.math.is_finite(norm)
 
-        def update() -> tf.Tensor:
+        def apply() -> bool:
             adam.apply(dict(zip(model.named_weights(), gradients, strict=True)), norm, rate, step + 1)
             return True
 
-        return state, told, tf.cond(made, update, lambda: False)
+        return state, told, tf.cond(made, apply, lambda: False)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def update(

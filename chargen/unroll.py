@@ -25,15 +25,16 @@ How the CPU's is fast, measured on 2 cores with AVX-512 and AMX (Xeon of the Eme
 
 Whoever trains computes the rows in chains, groups that run beside each other from the embedding to the gradients, each
 on one thread (`row_groups`): 1.06 to 1.24 times as fast as one group whose products are split over two threads. They
-share the kernels, which are made ready once (`prepare`). To part the units instead, so that each thread reads half of a
+share what is made of the kernels (`prepare`). To part the units instead, so that each thread reads half of a
 kernel, was not faster in bfloat16: [64, 512] x [512, 2048] so took 97 µs with its hand-overs, two chains' [32, 512] 98.
 
 Peak memory of a training step over that of TensorFlow itself, in bytes, with P parameters:
 
-    24·P + B·T·H·k      k = 36·L + 24 in float32, 17·L + 38 in bfloat16
+    27·P + B·T·H·k      k = 36·L + 24 in float32, 17·L + 38 in bfloat16
 
-24·P are weights, moments and gradients. A layer keeps six slopes and h for each unit and character, 28 bytes in float32
-and 14 in bfloat16; one layer at a time needs z or dz on top. k was measured at L = 1, 2, 3, with 256 units and 64 rows.
+27·P are weights, moments, gradients and, some 3·P, the kernels that are made ready. A layer keeps six slopes and h for
+each unit and character, 28 bytes in float32 and 14 in bfloat16; one layer at a time needs z or dz on top. k was measured
+at L = 1, 2, 3, with 256 units and 64 rows.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ import itertools
 import json
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,8 +62,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, in glibc's malloc.h; 
 LARGEST_TABLE = 3
 # In float32 a kernel of so many bytes takes longer to be read than to be multiplied by so few rows of a chain: all are
 # one chain then, whose products the threads part among them, so that each reads a part of the kernel. Median of 9 to 30
-# pairs of rounds, 16 rows, 2 threads: 1 x 384 0.80 times as fast as two chains, 1 x 512 1.17, 1 x 768 1.22; of 2 x 512,
-# 32 rows, 1.03, and the best round 0.95. (The Xeon, 2 MB of cache a core. 1 x 512 in bfloat16: 1.20, the best 0.94.)
+# pairs of rounds, 2 threads (more were not tried), 16 rows: 1 x 384 0.80 times as fast as two chains, 1 x 512 1.17,
+# 1 x 768 1.22; of 2 x 512, 32 rows, 1.03, and the best round 0.95. (The Xeon, 2 MB of cache a core. 1 x 512 in bfloat16:
+# 1.20, the best 0.94.)
 LARGE_KERNEL, FEW_ROWS = 4 << 20, 8
 
 compiled = tf.function(jit_compile=True, autograph=False)
@@ -73,9 +76,9 @@ Masks = Sequence[tf.Tensor | None] | None
 class Prepared(NamedTuple):
     """A layer's kernels, stored: as integers in bfloat16, as Keras makes float32 of all other arguments of a model."""
 
-    entry: tf.Tensor  # (I, F)
-    there: tf.Tensor  # the recurrent kernel, and on the way back, as `_times_kernel` takes them
-    back: tf.Tensor
+    entry: tf.Tensor  # the input's, (I, F); of a layer that reads rows of a table it isn't used
+    there: tf.Tensor  # the recurrent one as `_times_kernel` takes it on the way there
+    back: tf.Tensor  # and on the way back
 
 
 # ---- which unroll, in which precision, on how many threads ------------------------------------------------------
@@ -98,7 +101,8 @@ def choose(model: ModelConfig, train: TrainConfig, replicas: int = 1) -> tuple[E
     rows = train.batch_size // replicas
     chains = max(1, min(threads, rows))
     onednn = fast_bfloat16 if precision == "bfloat16" else "avx512f" in processor_features()
-    if onednn and precision == "float32" and 4 * 4 * model.units**2 >= LARGE_KERNEL and rows <= FEW_ROWS * chains:
+    kernel = 4 * 4 * model.units**2  # bytes of (H, 4H) in float32
+    if onednn and precision == "float32" and kernel >= LARGE_KERNEL and rows <= FEW_ROWS * chains:
         chains = 1
     return Execution("onednn" if onednn else "loop", precision, chains, threads), reason
 
@@ -154,9 +158,10 @@ def unroll(
     layers: L keras.layers.LSTM that return sequences and states. masks: L that broadcast to (B, T, H), by which the
     layers' outputs are multiplied. recurrent: L masks (B, H), by which h is multiplied in the recurrent product,
     constant over the window. restart: (B, T) bool, true where a row's state is zero before the character is read.
-    recurrent_kernels: L tensors (H, F) in place of the layers' own. prepared: what `prepare` makes of the same kernels,
-    if several chains share it. No gradient goes to the state or the masks. Shapes are static, but for ``keras``,
-    which takes any and has the first kind of mask only; with the other two it is the ``loop`` that computes.
+    recurrent_kernels: L tensors (H, F) in place of the layers' own. prepared: what `prepare` makes of the same
+    kernels for the same execution and B among its rows, if several chains share it. No gradient goes to the state or
+    the masks. Shapes are static, but for ``keras``, which takes any and has the first kind of mask only; with the other
+    two it is the ``loop`` that computes.
     """
     kernels = [(layer.cell.kernel.value, layer.cell.recurrent_kernel.value, layer.cell.bias.value) for layer in layers]
     if recurrent_kernels is not None:
@@ -170,8 +175,44 @@ def unroll(
         kernels[0] = (tf.matmul(embedding, kernels[0][0]), *kernels[0][1:])
     if by_keras:
         return _keras(x, state, layers, kernels, masks)
+    execution = replace(execution, unroll="loop") if execution.unroll == "keras" else execution
     prepared = prepared or prepare(layers, execution, [x.shape[0]], recurrent_kernels)
     return _fast(x, state, kernels, prepared, masks, list(recurrent or [None] * len(layers)), restart, execution)
+
+
+def prepare(
+    layers: Sequence[Any],
+    execution: Execution,
+    rows: Sequence[int],
+    recurrent_kernels: Sequence[tf.Tensor] | None = None,
+) -> list[Prepared]:
+    """Return the layers' kernels as `unroll` takes them, for chains of so many rows each to share; of ``keras`` none.
+
+    recurrent_kernels: L tensors (H, F) in place of the layers' own. Where two chains prepared their own, a step took
+    1.02 to 1.05 times as long.
+    """
+    if execution.unroll == "keras":
+        return []
+    stored, _, onednn = _products(execution)
+    prepared = []
+    for n, layer in enumerate(layers):
+        kernel = _still(layer.cell.kernel.value)
+        other = _still(recurrent_kernels[n] if recurrent_kernels else layer.cell.recurrent_kernel.value)
+        packed = onednn and all(packs(count, *other.shape) for count in set(rows))
+        there = _prepared(other, stored, onednn, packed, back=False)
+        if stored == tf.float32:  # the other two as they are, which a compiled function would copy
+            prepared.append(Prepared(kernel, there, other))
+        else:
+            back = _prepared(other, stored, onednn, packed, back=True)
+            prepared.append(Prepared(_narrowed(kernel, stored), there, back))
+    return prepared
+
+
+def _products(execution: Execution) -> tuple[tf.DType, bool, bool]:
+    """Return the type in which arrays are stored, and whether oneDNN multiplies a window, and a step of the loops."""
+    stored = tf.uint16 if execution.precision == "bfloat16" else tf.float32
+    onednn = execution.unroll == "onednn" and has_onednn(execution.precision)
+    return stored, onednn, onednn and stored == tf.uint16
 
 
 def _keras(
@@ -207,8 +248,7 @@ def _fast(
     execution: Execution,
 ) -> tuple[tf.Tensor, State]:
     last = len(layer_weights) - 1
-    stored = tf.uint16 if execution.precision == "bfloat16" else tf.float32
-    onednn = execution.unroll == "onednn" and has_onednn(execution.precision)
+    stored, onednn, onednn_steps = _products(execution)
     # Constants to a tape, which would look into the loops in eager mode otherwise.
     state = tuple(LayerState(_still(h), _still(c)) for h, c in state)
     masks = [None if mask is None else _still(mask) for mask in masks]
@@ -222,12 +262,12 @@ def _fast(
         ids = x.dtype.is_integer
         read = _entered(_still(x), None, stored)
         saved, states, entries = [], [], []
-        for n, (kernel, _, bias) in enumerate(layers):
+        for n, (kernel, _, bias) in enumerate(layers):  # the recurrent kernel is there for its gradient; see `prepare`
             table = ids and n == 0
             entries.append(kernel if table else _computed(prepared[n].entry))
             z = (_stored(_input(_computed(read), entries[n])), None) if onednn and not table else (read, kernel)
             there = _computed(prepared[n].there)
-            *kept, h, c = _forward(*z, there, bias, *state[n], recurrent[n], keep, stored, onednn)
+            *kept, h, c = _forward(*z, there, bias, *state[n], recurrent[n], keep, stored, onednn_steps)
             saved.append(_Saved(read, *kept))
             states += [h, c]
             read = saved[n].hs[1:] if masks[n] is None or n == last else _times(saved[n].hs[1:], masks[n])
@@ -237,7 +277,7 @@ def _fast(
             gradients: list[tf.Tensor | None] = []
             for n in reversed(range(last + 1)):
                 read, hs, *slopes = saved[n]
-                dz = _backward(_stored(d), *slopes, _computed(prepared[n].back), recurrent[n], keep, onednn)
+                dz = _backward(_stored(d), *slopes, _computed(prepared[n].back), recurrent[n], keep, onednn_steps)
                 h = hs[:-1] if keep is None else _times(hs[:-1], tf.transpose(keep)[:, :, None])
                 h = h if recurrent[n] is None else _times(h, recurrent[n][:, None])
                 d, *own = _window_gradients(entries[n], _computed(read), _computed(h), _computed(dz), onednn)
@@ -412,12 +452,11 @@ def _onednn(a: tf.Tensor, b: tf.Tensor, shape: list[int], out: tf.DType, packed:
 def _times_kernel(a: tf.Tensor, kernel: tf.Tensor, outer: int, onednn: bool) -> tf.Tensor:
     """Return the product (B, outer) float32 of a (B, inner), stored or not, and a prepared kernel.
 
-    In float32 the kernel's transpose times a's is computed, and read transposed: XLA takes 280 µs for [2048, 512] x
-    [512, 16], and 379 for [16, 512] x [512, 2048]. The reshape keeps XLA from making the one the other.
+    Where XLA multiplies, the kernel is on the left, (outer, inner), and the product is read transposed: it takes 280 µs
+    for [2048, 512] x [512, 16], and 379 for [16, 512] x [512, 2048]. The reshape keeps XLA from making one the other.
     """
-    packed = kernel.shape.rank == 1
-    if packed or (onednn and kernel.dtype == tf.bfloat16):
-        return _onednn(_computed(a), kernel, [a.shape[0], outer], tf.float32, packed)
+    if onednn:
+        return _onednn(_computed(a), kernel, [a.shape[0], outer], tf.float32, packed=kernel.shape.rank == 1)
     product = tf.matmul(_widen(_stored(kernel)), _widen(_stored(a)), transpose_b=True)
     return tf.reshape(tf.transpose(tf.reshape(product, [outer, 1, -1]), [2, 1, 0]), [-1, outer])
 
@@ -491,34 +530,11 @@ def _window_gradients(
     return d_x, by(tf.reshape(x, [steps * rows, -1])), by(h), d_bias
 
 
-def prepare(
-    layers: Sequence[Any],
-    execution: Execution,
-    rows: Sequence[int],
-    recurrent_kernels: Sequence[tf.Tensor] | None = None,
-) -> list[Prepared]:
-    """Return the layers' kernels as `unroll` takes them, for chains of so many rows each, which then share them.
-
-    recurrent_kernels: L tensors (H, F) in place of the layers' own. Where two chains prepared their own, a step took
-    1.02 to 1.05 times as long.
-    """
-    stored = tf.uint16 if execution.precision == "bfloat16" else tf.float32
-    onednn = execution.unroll == "onednn" and has_onednn(execution.precision)
-    prepared = []
-    for n, layer in enumerate(layers):
-        kernel = _still(layer.cell.kernel.value)
-        other = _still(recurrent_kernels[n] if recurrent_kernels else layer.cell.recurrent_kernel.value)
-        packed = onednn and stored == tf.uint16 and all(packs(count, *other.shape) for count in set(rows))
-        ways = [_prepared(other, stored, onednn, packed, back) for back in (False, True)]
-        prepared.append(Prepared(_narrowed(kernel, stored), *ways))
-    return prepared
-
-
 @compiled  # type: ignore[untyped-decorator]
 def _prepared(kernel: tf.Tensor, stored: tf.DType, onednn: bool, packed: bool, back: bool) -> tf.Tensor:
     """Return a recurrent kernel (H, F) as `_times_kernel` takes it on the way there, or on the way back."""
     kernel = kernel if back else kernel * _half_sigmoids(kernel.shape[0])
-    if back == (onednn and stored != tf.float32):
+    if back == onednn:  # the way back multiplies by the transpose; XLA wants either on the left
         kernel = tf.transpose(kernel)
     return _pack(kernel) if packed else _narrow(kernel, stored)
 
@@ -605,7 +621,7 @@ _narrowed = compiled(_narrow)
 
 
 def _rounded(x: tf.Tensor) -> tf.Tensor:
-    """Float32 to bits whose higher half is the nearest bfloat16. With ties to even a step takes 1.01 to 1.07 times."""
+    """Float32 to bits whose higher half is the nearest bfloat16. Ties to even cost a step 1 to 7 %."""
     return tf.bitcast(x, tf.uint32) + 0x8000
 
 
