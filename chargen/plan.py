@@ -54,7 +54,7 @@ LARGE, RANK_SHARE = 2000, 6
 # float32 on a Zen 4, where the weights alone made 130 to 197. A Zen 3 gets 0.93 of the median float32 product so, a Zen
 # 4 should get 1.12; bfloat16's is the share measured before, 1.56, made larger alike. Of the best product, which is
 # what counts, it is a tenth less (reckoned): one moment's median made a run of 10 minutes guess half of what it read.
-# All of this is of the unroll before; with AMX it isn't measured.
+# All of this is of the unroll before. With AMX, one minute of 1 x 384: 3.7M characters guessed, 3.9M read.
 SHARES = {"bfloat16": 1.6, "float32": 0.9}
 WEIGHTS_FOR_UNIT = 700
 MEASURED_SECONDS = 0.2

@@ -33,8 +33,8 @@ Peak memory of a training step over that of TensorFlow itself, in bytes, with P 
     27·P + B·T·H·k      k = 36·L + 24 in float32, 17·L + 38 in bfloat16
 
 27·P are weights, moments, gradients and, some 3·P, the kernels that are made ready. A layer keeps six slopes and h for
-each unit and character, 28 bytes in float32 and 14 in bfloat16; one layer at a time needs z or dz on top. k was measured
-at L = 1, 2, 3, with 256 units and 64 rows.
+each unit and character, 28 bytes in float32 and 14 in bfloat16; one layer at a time needs z or dz on top. k was
+measured at L = 1, 2, 3, with 256 units and 64 rows.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ LARGEST_TABLE = 3
 # In float32 a kernel of so many bytes takes longer to be read than to be multiplied by so few rows of a chain: all are
 # one chain then, whose products the threads part among them, so that each reads a part of the kernel. Median of 9 to 30
 # pairs of rounds, 2 threads (more were not tried), 16 rows: 1 x 384 0.80 times as fast as two chains, 1 x 512 1.17,
-# 1 x 768 1.22; of 2 x 512, 32 rows, 1.03, and the best round 0.95. (The Xeon, 2 MB of cache a core. 1 x 512 in bfloat16:
-# 1.20, the best 0.94.)
+# 1 x 768 1.22; of 2 x 512, 32 rows, 1.03, and the best round 0.95. (The Xeon, 2 MB of cache a core. In bfloat16 1 x 512
+# made 1.20, and 0.94 in the best.)
 LARGE_KERNEL, FEW_ROWS = 4 << 20, 8
 
 compiled = tf.function(jit_compile=True, autograph=False)
