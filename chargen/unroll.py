@@ -12,10 +12,10 @@ How the CPU's is fast, measured on 2 cores with AVX-512 and AMX (Xeon of the Eme
   one thread, where XLA takes 240 and an operation of TensorFlow's 50 to 90 and its launch.
 * oneDNN puts a kernel in an order of its own before it multiplies, which takes as long as the product: so it is given
   in that order, once for a window (`_pack`; 47 instead of 87 µs). The order is tried out first (`packs`).
-* In float32 XLA's own products in the loop are as fast as oneDNN's, with the kernel on the left (`_times_kernel`); the
-  window's are not (95 and 143 GFLOP/s of [2048, 512] x [512, 2048] on one thread). Without AVX-512 XLA multiplies all
-  (``loop``): on a Zen 3 its products make 70 to 90 GFLOP/s, oneDNN's 37 to 66; so does a higher layer's input go in the
-  loop there.
+* In float32 XLA's own products in the loop are as fast as oneDNN's, with large kernels on the left (`_times_kernel`);
+  the window's are not (95 and 143 GFLOP/s of [2048, 512] x [512, 2048] on one thread). Without AVX-512 XLA multiplies
+  all (``loop``): on a Zen 3 its products make 70 to 90 GFLOP/s, oneDNN's 37 to 66; so does a higher layer's input go in
+  the loop there.
 * The way there keeps the slopes that the way back multiplies by, as those take no more room than the gates: a step back
   of 512 units, 32 rows took 435 µs with gates, and 215 so.
 * Time first, then rows, [T, B, features]: characters are rows of a table, a window's products are of two matrices as
@@ -200,11 +200,9 @@ def prepare(
         other = _still(recurrent_kernels[n] if recurrent_kernels else layer.cell.recurrent_kernel.value)
         packed = onednn and all(packs(count, *other.shape) for count in set(rows))
         there = _prepared(other, stored, onednn, packed, back=False)
-        if stored == tf.float32:  # the other two as they are, which a compiled function would copy
-            prepared.append(Prepared(kernel, there, other))
-        else:
-            back = _prepared(other, stored, onednn, packed, back=True)
-            prepared.append(Prepared(_narrowed(kernel, stored), there, back))
+        plain = stored == tf.float32  # what is taken as it is would be copied by a compiled function
+        back = other if plain and _large(other) else _prepared(other, stored, onednn, packed, back=True)
+        prepared.append(Prepared(kernel if plain else _narrowed(kernel, stored), there, back))
     return prepared
 
 
@@ -346,7 +344,8 @@ def _forward(
     if z.dtype == tf.int32:
         table = _narrow(entry * scale + bias, stored)
     elif entry is not None:
-        entry = tf.transpose(_narrow(entry * scale, stored))
+        entry = _narrow(entry * scale, stored)
+        entry = tf.transpose(entry) if _large(entry) else entry
 
     def read(t: Any) -> tf.Tensor:
         if z.dtype == tf.int32:
@@ -452,13 +451,22 @@ def _onednn(a: tf.Tensor, b: tf.Tensor, shape: list[int], out: tf.DType, packed:
 def _times_kernel(a: tf.Tensor, kernel: tf.Tensor, outer: int, onednn: bool) -> tf.Tensor:
     """Return the product (B, outer) float32 of a (B, inner), stored or not, and a prepared kernel.
 
-    Where XLA multiplies, the kernel is on the left, (outer, inner), and the product is read transposed: it takes 280 µs
-    for [2048, 512] x [512, 16], and 379 for [16, 512] x [512, 2048]. The reshape keeps XLA from making one the other.
+    Where XLA multiplies by a large kernel, that is on the left, (outer, inner), and the product is read transposed: it
+    takes 280 µs for [2048, 512] x [512, 16], and 379 for [16, 512] x [512, 2048]. The reshape keeps XLA from making one
+    the other. With smaller kernels either takes as long, but for the reading: 2 x 128 is trained 1.06 times as fast so.
     """
     if onednn:
         return _onednn(_computed(a), kernel, [a.shape[0], outer], tf.float32, packed=kernel.shape.rank == 1)
-    product = tf.matmul(_widen(_stored(kernel)), _widen(_stored(a)), transpose_b=True)
+    a, kernel = _widen(_stored(a)), _widen(_stored(kernel))
+    if not _large(kernel):
+        return tf.matmul(a, kernel)
+    product = tf.matmul(kernel, a, transpose_b=True)
     return tf.reshape(tf.transpose(tf.reshape(product, [outer, 1, -1]), [2, 1, 0]), [-1, outer])
+
+
+def _large(kernel: tf.Tensor) -> bool:
+    """Return whether XLA multiplies by a kernel faster if it is on the left; see `_times_kernel`."""
+    return bool(4 * kernel.shape.num_elements() >= LARGE_KERNEL)
 
 
 def project(x: tf.Tensor, kernel: tf.Tensor, execution: Execution) -> tf.Tensor:
@@ -534,7 +542,8 @@ def _window_gradients(
 def _prepared(kernel: tf.Tensor, stored: tf.DType, onednn: bool, packed: bool, back: bool) -> tf.Tensor:
     """Return a recurrent kernel (H, F) as `_times_kernel` takes it on the way there, or on the way back."""
     kernel = kernel if back else kernel * _half_sigmoids(kernel.shape[0])
-    if back == onednn:  # the way back multiplies by the transpose; XLA wants either on the left
+    on_the_right = onednn or not _large(kernel)
+    if back == on_the_right:  # the way back multiplies by the transpose
         kernel = tf.transpose(kernel)
     return _pack(kernel) if packed else _narrow(kernel, stored)
 

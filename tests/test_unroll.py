@@ -31,6 +31,7 @@ SIZES = [
     (3, 33, 8, 18, 11),
     (2, 128, 32, 17, 64),
     (1, 192, 4, 5, 32),
+    (2, 512, 3, 4, 5),  # from here on XLA has the kernel on the left
 ]
 
 
