@@ -64,7 +64,7 @@ LARGEST_TABLE = 3
 # one chain then, whose products the threads part among them, so that each reads a part of the kernel. Median of 9 to 30
 # pairs of rounds, 2 threads (more were not tried), 16 rows: 1 x 384 0.80 times as fast as two chains, 1 x 512 1.17,
 # 1 x 768 1.22; of 2 x 512, 32 rows, 1.03, and the best round 0.95. (The Xeon, 2 MB of cache a core. In bfloat16 1 x 512
-# made 1.20, and 0.94 in the best.)
+# made 1.20, and 0.94 in the best.) Kernels of so many bytes are also multiplied the other way round: `_times_kernel`.
 LARGE_KERNEL, FEW_ROWS = 4 << 20, 8
 
 compiled = tf.function(jit_compile=True, autograph=False)
@@ -453,7 +453,8 @@ def _times_kernel(a: tf.Tensor, kernel: tf.Tensor, outer: int, onednn: bool) -> 
 
     Where XLA multiplies by a large kernel, that is on the left, (outer, inner), and the product is read transposed: it
     takes 280 µs for [2048, 512] x [512, 16], and 379 for [16, 512] x [512, 2048]. The reshape keeps XLA from making one
-    the other. With smaller kernels either takes as long, but for the reading: 2 x 128 is trained 1.06 times as fast so.
+    the other. Smaller kernels are multiplied as fast on the right, and what they make is read as it lies: 2 x 128 is
+    trained 1.06 times as fast so.
     """
     if onednn:
         return _onednn(_computed(a), kernel, [a.shape[0], outer], tf.float32, packed=kernel.shape.rank == 1)
