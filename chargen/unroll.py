@@ -60,12 +60,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, in glibc's malloc.h; 
 # embedding's numbers at the most. One thread of a Zen 3, embedding 64, way there and back in ms, products and table: 65
 # characters 53 and 39 (256 units, 32 rows), 30 and 23 (384, 8); 128 characters 50 and 42; 192 50 and 51; 256 49 and 51.
 LARGEST_TABLE = 3
-# In float32 a kernel of so many bytes takes longer to be read than to be multiplied by so few rows of a chain: all are
-# one chain then, whose products the threads part among them, so that each reads a part of the kernel. Median of 9 to 30
-# pairs of rounds, 2 threads (more were not tried), 16 rows: 1 x 384 0.80 times as fast as two chains, 1 x 512 1.17,
-# 1 x 768 1.22; of 2 x 512, 32 rows, 1.03, and the best round 0.95. (The Xeon, 2 MB of cache a core. In bfloat16 1 x 512
-# made 1.20, and 0.94 in the best.) Kernels of so many bytes are also multiplied the other way round: `_times_kernel`.
-LARGE_KERNEL, FEW_ROWS = 4 << 20, 8
+# Kernels of so many bytes in float32 are multiplied the other way round, and by oneDNN if a chain has so many rows:
+# see `_times_kernel`. Of 2 x 512 oneDNN made 1.11 with 32 rows a chain, and 0.98 with 16 (medians of 11 and 10 pairs).
+LARGE_KERNEL, MANY_ROWS = 4 << 20, 32
 
 compiled = tf.function(jit_compile=True, autograph=False)
 
@@ -101,9 +98,6 @@ def choose(model: ModelConfig, train: TrainConfig, replicas: int = 1) -> tuple[E
     rows = train.batch_size // replicas
     chains = max(1, min(threads, rows))
     onednn = fast_bfloat16 if precision == "bfloat16" else "avx512f" in processor_features()
-    kernel = 4 * 4 * model.units**2  # bytes of (H, 4H) in float32
-    if onednn and precision == "float32" and kernel >= LARGE_KERNEL and rows <= FEW_ROWS * chains:
-        chains = 1
     return Execution("onednn" if onednn else "loop", precision, chains, threads), reason
 
 
@@ -193,24 +187,26 @@ def prepare(
     """
     if execution.unroll == "keras":
         return []
-    stored, _, onednn = _products(execution)
+    stored, onednn = _products(execution)
     prepared = []
     for n, layer in enumerate(layers):
         kernel = _still(layer.cell.kernel.value)
         other = _still(recurrent_kernels[n] if recurrent_kernels else layer.cell.recurrent_kernel.value)
-        packed = onednn and all(packs(count, *other.shape) for count in set(rows))
-        there = _prepared(other, stored, onednn, packed, back=False)
-        plain = stored == tf.float32  # what is taken as it is would be copied by a compiled function
-        back = other if plain and _large(other) else _prepared(other, stored, onednn, packed, back=True)
-        prepared.append(Prepared(kernel if plain else _narrowed(kernel, stored), there, back))
+        right = onednn and stored == tf.uint16
+        packed = right and all(packs(count, *other.shape) for count in set(rows))
+        there = _prepared(other, stored, halved=True, transposed=not right and _large(other), packed=packed)
+        if stored == tf.float32:  # a compiled function would copy what it returns as it came
+            entry, back = kernel, other
+        else:
+            entry, back = _narrowed(kernel, stored), _prepared(other, stored, transposed=right, packed=packed)
+        prepared.append(Prepared(entry, there, back))
     return prepared
 
 
-def _products(execution: Execution) -> tuple[tf.DType, bool, bool]:
-    """Return the type in which arrays are stored, and whether oneDNN multiplies a window, and a step of the loops."""
-    stored = tf.uint16 if execution.precision == "bfloat16" else tf.float32
+def _products(execution: Execution) -> tuple[tf.DType, bool]:
+    """Return the type in which arrays are stored, and whether oneDNN multiplies."""
     onednn = execution.unroll == "onednn" and has_onednn(execution.precision)
-    return stored, onednn, onednn and stored == tf.uint16
+    return tf.uint16 if execution.precision == "bfloat16" else tf.float32, onednn
 
 
 def _keras(
@@ -230,9 +226,7 @@ class _Saved(NamedTuple):
 
     read: tf.Tensor  # [T, B, I], or [T, B] of rows of a table
     hs: tf.Tensor  # [T + 1, B, H] its outputs, the one before the window first
-    slopes: tf.Tensor  # [T, B, 4, H] of c by z; for the gate o, of h by z
-    slope_h: tf.Tensor  # [T, B, H] of h by c
-    slope_c: tf.Tensor  # [T, B, H] of c by the c before
+    slopes: tf.Tensor  # [T, 6, B, H]: of c by z of i, f and g, of h by z of o, of h by c, of c by the c before
 
 
 def _fast(
@@ -246,7 +240,7 @@ def _fast(
     execution: Execution,
 ) -> tuple[tf.Tensor, State]:
     last = len(layer_weights) - 1
-    stored, onednn, onednn_steps = _products(execution)
+    stored, onednn = _products(execution)
     # Constants to a tape, which would look into the loops in eager mode otherwise.
     state = tuple(LayerState(_still(h), _still(c)) for h, c in state)
     masks = [None if mask is None else _still(mask) for mask in masks]
@@ -265,7 +259,7 @@ def _fast(
             entries.append(kernel if table else _computed(prepared[n].entry))
             z = (_stored(_input(_computed(read), entries[n])), None) if onednn and not table else (read, kernel)
             there = _computed(prepared[n].there)
-            *kept, h, c = _forward(*z, there, bias, *state[n], recurrent[n], keep, stored, onednn_steps)
+            *kept, h, c = _forward(*z, there, bias, *state[n], recurrent[n], keep, stored, onednn)
             saved.append(_Saved(read, *kept))
             states += [h, c]
             read = saved[n].hs[1:] if masks[n] is None or n == last else _times(saved[n].hs[1:], masks[n])
@@ -274,8 +268,8 @@ def _fast(
             d = _entered(_still(d), masks[last], stored)
             gradients: list[tf.Tensor | None] = []
             for n in reversed(range(last + 1)):
-                read, hs, *slopes = saved[n]
-                dz = _backward(_stored(d), *slopes, _computed(prepared[n].back), recurrent[n], keep, onednn_steps)
+                read, hs, slopes = saved[n]
+                dz = _backward(_stored(d), slopes, _computed(prepared[n].back), recurrent[n], keep, onednn)
                 h = hs[:-1] if keep is None else _times(hs[:-1], tf.transpose(keep)[:, :, None])
                 h = h if recurrent[n] is None else _times(h, recurrent[n][:, None])
                 d, *own = _window_gradients(entries[n], _computed(read), _computed(h), _computed(dz), onednn)
@@ -352,31 +346,28 @@ def _forward(
             return _widen(tf.gather(table, z[t]))
         if entry is None:
             return _widen(z[t]) * scale + bias
-        return _times_kernel(z[t], entry, features, onednn=False) + bias
+        return _times_kernel(z[t], entry, features, _large(entry), onednn=False) + bias
 
-    def step(t: Any, h: Any, c: Any, hs: Any, slopes: Any, slope_h: Any, slope_c: Any) -> tuple[Any, ...]:
+    def step(t: Any, h: Any, c: Any, hs: Any, slopes: Any) -> tuple[Any, ...]:
         go_on = None if keep is None else keep[t][:, None]
         for factor in (go_on, mask):
             h = h if factor is None else _narrow(_widen(h) * factor, stored)
         before = c if go_on is None else c * go_on
-        a = tf.tanh(_times_kernel(h, kernel, features, onednn) + read(t))
+        a = tf.tanh(_times_kernel(h, kernel, features, _large(kernel), onednn) + read(t))
         i, f, g, o = (a[:, k * units : (k + 1) * units] for k in range(4))
         i_slope, f_slope, o_slope = (0.25 - 0.25 * gate * gate for gate in (i, f, o))
         i, f, o = (0.5 * gate + 0.5 for gate in (i, f, o))
         c = f * before + i * g
         tanh_c = tf.tanh(c)
         h = _narrow(o * tanh_c, stored)
-        for k, slope in enumerate((g * i_slope, before * f_slope, i * (1 - g * g), tanh_c * o_slope)):
-            slopes = _put(slopes, _narrow(slope, stored)[:, None], t, 0, k)
-        slope_h = _put(slope_h, _narrow(o * (1 - tanh_c * tanh_c), stored), t)
-        slope_c = _put(slope_c, _narrow(f if go_on is None else f * go_on, stored), t)
-        return t + 1, h, c, _put(hs, h, t + 1), slopes, slope_h, slope_c
+        by_z = g * i_slope, before * f_slope, i * (1 - g * g), tanh_c * o_slope
+        for k, slope in enumerate((*by_z, o * (1 - tanh_c * tanh_c), f if go_on is None else f * go_on)):
+            slopes = _put(slopes, _narrow(slope, stored), t, k)
+        return t + 1, h, c, _put(hs, h, t + 1), slopes
 
     h = _narrow(h, stored)
     hs = _put(tf.zeros([steps + 1, rows, units], stored), h, 0)
-    slopes = tf.zeros([steps, rows, 4, units], stored)
-    slope_h, slope_c = tf.zeros([steps, rows, units], stored), tf.zeros([steps, rows, units], stored)
-    start = 0, h, c, hs, slopes, slope_h, slope_c
+    start = 0, h, c, hs, tf.zeros([steps, 6, rows, units], stored)
     _, h, c, *kept = tf.while_loop(lambda t, *_: t < steps, step, start)
     return *kept, _widen(h), c
 
@@ -385,8 +376,6 @@ def _forward(
 def _backward(
     d: tf.Tensor,
     slopes: tf.Tensor,
-    slope_h: tf.Tensor,
-    slope_c: tf.Tensor,
     kernel: tf.Tensor,
     mask: Any,
     keep: Any,
@@ -400,13 +389,13 @@ def _backward(
 
     def step(t: Any, dh: Any, dc: Any, dz: Any) -> tuple[Any, ...]:
         dh += _widen(d[t])
-        dc += dh * _widen(slope_h[t])
+        dc += dh * _widen(slopes[t, 4])
         for k, by in enumerate((dc, dc, dc, dh)):
-            dz = _put(dz, _narrow(_widen(slopes[t, :, k]) * by, stored)[:, None], t, 0, k)
-        dh = _times_kernel(tf.reshape(dz[t], [rows, 4 * units]), kernel, units, onednn)
+            dz = _put(dz, _narrow(_widen(slopes[t, k]) * by, stored)[:, None], t, 0, k)
+        dh = _times_kernel(tf.reshape(dz[t], [rows, 4 * units]), kernel, units, True, onednn)
         for factor in (mask, None if keep is None else keep[t][:, None]):
             dh = dh if factor is None else dh * factor
-        return t - 1, dh, dc * _widen(slope_c[t]), dz
+        return t - 1, dh, dc * _widen(slopes[t, 5]), dz
 
     zero = tf.zeros([rows, units])
     start = steps - 1, zero, zero, tf.zeros([steps, rows, 4, units], stored)
@@ -448,21 +437,29 @@ def _onednn(a: tf.Tensor, b: tf.Tensor, shape: list[int], out: tf.DType, packed:
     return xla.custom_call([a, b], "__onednn$matmul", json.dumps({"onednn_matmul_config": config}), out, shape)
 
 
-def _times_kernel(a: tf.Tensor, kernel: tf.Tensor, outer: int, onednn: bool) -> tf.Tensor:
+def _times_kernel(a: tf.Tensor, kernel: tf.Tensor, outer: int, left: bool, onednn: bool) -> tf.Tensor:
     """Return the product (B, outer) float32 of a (B, inner), stored or not, and a prepared kernel.
 
-    Where XLA multiplies by a large kernel, that is on the left, (outer, inner), and the product is read transposed: it
-    takes 280 µs for [2048, 512] x [512, 16], and 379 for [16, 512] x [512, 2048]. The reshape keeps XLA from making one
-    the other. Smaller kernels are multiplied as fast on the right, and what they make is read as it lies: 2 x 128 is
-    trained 1.06 times as fast so.
+    In bfloat16 oneDNN takes (inner, outer), packed or not. Else the kernel may be on the left, (outer, inner), and the
+    product is read transposed. One thread, 512 units, in µs, right and left: there 16 rows 379 and 280, 32 rows 622
+    and 505 (the next line's 484), back 16 rows 351 and 261. Smaller kernels are as fast on the right on the way there,
+    and what they make is read as it lies: 2 x 128 is trained 1.06 times as fast so. On the way back it is less that is
+    read transposed, and the kernel is taken as it is: 1 x 384 1.10.
     """
-    if onednn:
+    if onednn and kernel.dtype != tf.float32:
         return _onednn(_computed(a), kernel, [a.shape[0], outer], tf.float32, packed=kernel.shape.rank == 1)
     a, kernel = _widen(_stored(a)), _widen(_stored(kernel))
-    if not _large(kernel):
+    if not left:
         return tf.matmul(a, kernel)
-    product = tf.matmul(kernel, a, transpose_b=True)
-    return tf.reshape(tf.transpose(tf.reshape(product, [outer, 1, -1]), [2, 1, 0]), [-1, outer])
+    if onednn and _large(kernel) and a.shape[0] >= MANY_ROWS:
+        return _transposed(_onednn(kernel, _transposed(a), [outer, a.shape[0]], tf.float32))
+    return _transposed(tf.matmul(kernel, a, transpose_b=True))
+
+
+def _transposed(a: tf.Tensor) -> tf.Tensor:
+    """Return a matrix transposed. The reshapes keep XLA from making a product's order another, and are faster."""
+    rows, columns = a.shape
+    return tf.reshape(tf.transpose(tf.reshape(a, [rows, 1, columns]), [2, 1, 0]), [columns, rows])
 
 
 def _large(kernel: tf.Tensor) -> bool:
@@ -540,22 +537,25 @@ def _window_gradients(
 
 
 @compiled  # type: ignore[untyped-decorator]
-def _prepared(kernel: tf.Tensor, stored: tf.DType, onednn: bool, packed: bool, back: bool) -> tf.Tensor:
-    """Return a recurrent kernel (H, F) as `_times_kernel` takes it on the way there, or on the way back."""
-    kernel = kernel if back else kernel * _half_sigmoids(kernel.shape[0])
-    on_the_right = onednn or not _large(kernel)
-    if back == on_the_right:  # the way back multiplies by the transpose
-        kernel = tf.transpose(kernel)
+def _prepared(
+    kernel: tf.Tensor, stored: tf.DType, halved: bool = False, transposed: bool = False, packed: bool = False
+) -> tf.Tensor:
+    """Return a recurrent kernel (H, F) as `_times_kernel` takes it; halved for sigmoids, see `_half_sigmoids`."""
+    kernel = kernel * _half_sigmoids(kernel.shape[0]) if halved else kernel
+    kernel = tf.transpose(kernel) if transposed else kernel
     return _pack(kernel) if packed else _narrow(kernel, stored)
 
 
 def _pack(kernel: tf.Tensor) -> tf.Tensor:
-    """Return (n, m) float32 in bfloat16 as oneDNN orders it: by 64 columns, two rows of a column a uint32."""
+    """Return (n, m) float32 in bfloat16 as oneDNN orders it: by 64 columns, two rows of a column a uint32.
+
+    [m / 64, n / 2, 64] as it is, which XLA makes in half the time that it takes to make it flat.
+    """
     inner, outer = kernel.shape
     shift, sixteen = tf.bitwise.right_shift, tf.constant(16, tf.uint32)
     bits = tf.reshape(_rounded(kernel), [inner // 2, 2, outer])
     pairs = shift(bits[:, 0], sixteen) | tf.bitwise.left_shift(shift(bits[:, 1], sixteen), sixteen)
-    return tf.reshape(tf.transpose(tf.reshape(pairs, [inner // 2, outer // 64, 64]), [1, 0, 2]), [-1])
+    return tf.transpose(tf.reshape(pairs, [inner // 2, outer // 64, 64]), [1, 0, 2])
 
 
 @functools.cache
@@ -570,7 +570,7 @@ def packs(rows: int, units: int, features: int) -> bool:
     @compiled  # type: ignore[untyped-decorator]
     def both(a: tf.Tensor, kernel: tf.Tensor) -> list[tf.Tensor]:
         kernels = _computed(_narrow(kernel, tf.uint16)), _computed(_pack(kernel))
-        return [_times_kernel(_narrow(a, tf.uint16), k, kernel.shape[1], onednn=True) for k in kernels]
+        return [_times_kernel(_narrow(a, tf.uint16), k, kernel.shape[1], False, onednn=True) for k in kernels]
 
     def agree(inner: int, outer: int) -> bool:
         case = [tf.random.stateless_normal(shape, (1, 2)) for shape in ((rows, inner), (inner, outer))]
