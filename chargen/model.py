@@ -103,7 +103,10 @@ class CharLM(keras.Model):  # type: ignore[misc]
             embedding=self.embedding.embeddings.value,
             prepared=prepared,
         )
-        return self.logits(outputs), state
+        # The smaller of the two is put in the order of rows.
+        if self.characters > self.config.units:
+            return self.logits(tf.transpose(outputs, [1, 0, 2])), state
+        return tf.transpose(self.logits(outputs), [1, 0, 2]), state
 
     def logits(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return the logits (..., V) of the highest layer's outputs (..., H)."""

@@ -146,7 +146,7 @@ def unroll(
     embedding: tf.Tensor | None = None,
     prepared: Sequence[Prepared] | None = None,
 ) -> tuple[tf.Tensor, State]:
-    """Compute all layers over a window from a state; return the outputs (B, T, H) float32 and the state after it.
+    """Compute all layers over a window from a state; return the outputs [T, B, H] float32 and the state after it.
 
     x: (B, T, I) float32; or with an embedding (V, I) float32 the numbers of its rows that are read, (B, T) int32.
     layers: L keras.layers.LSTM that return sequences and states. masks: L that broadcast to (B, T, H), by which the
@@ -194,12 +194,9 @@ def prepare(
         other = _still(recurrent_kernels[n] if recurrent_kernels else layer.cell.recurrent_kernel.value)
         right = onednn and stored == tf.uint16
         packed = right and all(packs(count, *other.shape) for count in set(rows))
-        there = _prepared(other, stored, halved=True, transposed=not right and _large(other), packed=packed)
-        if stored == tf.float32:  # a compiled function would copy what it returns as it came
-            entry, back = kernel, other
-        else:
-            entry, back = _narrowed(kernel, stored), _prepared(other, stored, transposed=right, packed=packed)
-        prepared.append(Prepared(entry, there, back))
+        there = _prepared(other, stored, transposed=not right and _large(other), packed=packed)
+        back = _prepared(other, stored, transposed=right, packed=packed)
+        prepared.append(Prepared(_as(kernel, stored), there, back))
     return prepared
 
 
@@ -218,7 +215,7 @@ def _keras(
         (x, h, c), _ = layer.stateless_call(own, frozen, x, initial_state=[carried.h, carried.c])
         states.append(LayerState(h, c))
         x = x if mask is None else x * mask
-    return x, tuple(states)
+    return tf.transpose(x, [1, 0, 2]), tuple(states)
 
 
 class _Saved(NamedTuple):
@@ -243,7 +240,7 @@ def _fast(
     stored, onednn = _products(execution)
     # Constants to a tape, which would look into the loops in eager mode otherwise.
     state = tuple(LayerState(_still(h), _still(c)) for h, c in state)
-    masks = [None if mask is None else _still(mask) for mask in masks]
+    masks = [None if mask is None else tf.transpose(_still(mask), [1, 0, 2]) for mask in masks]
     recurrent = [None if mask is None else _still(mask) for mask in recurrent]
     keep = None if restart is None else 1 - tf.transpose(tf.cast(restart, tf.float32))  # [T, B]
 
@@ -252,7 +249,8 @@ def _fast(
         weights = [_still(a) for a in flat]
         layers = [weights[3 * n : 3 * n + 3] for n in range(last + 1)]
         ids = x.dtype.is_integer
-        read = _entered(_still(x), None, stored)
+        read = _still(x)
+        read = tf.transpose(read) if ids else _as(tf.transpose(read, [1, 0, 2]), stored)
         saved, states, entries = [], [], []
         for n, (kernel, _, bias) in enumerate(layers):  # the recurrent kernel is there for its gradient; see `prepare`
             table = ids and n == 0
@@ -262,23 +260,23 @@ def _fast(
             *kept, h, c = _forward(*z, there, bias, *state[n], recurrent[n], keep, stored, onednn)
             saved.append(_Saved(read, *kept))
             states += [h, c]
-            read = saved[n].hs[1:] if masks[n] is None or n == last else _times(saved[n].hs[1:], masks[n])
+            read = _as(saved[n].hs[1:], tf.float32 if n == last else stored, masks[n])
+        outputs = read
 
         def gradient(d: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
-            d = _entered(_still(d), masks[last], stored)
+            d = _still(d)
             gradients: list[tf.Tensor | None] = []
             for n in reversed(range(last + 1)):
                 read, hs, slopes = saved[n]
-                dz = _backward(_stored(d), slopes, _computed(prepared[n].back), recurrent[n], keep, onednn)
-                h = hs[:-1] if keep is None else _times(hs[:-1], tf.transpose(keep)[:, :, None])
-                h = h if recurrent[n] is None else _times(h, recurrent[n][:, None])
+                d = _as(_stored(d), stored, masks[n])
+                dz = _backward(d, slopes, _computed(prepared[n].back), recurrent[n], keep, onednn)
+                h = _as(hs[:-1], stored, None if keep is None else keep[:, :, None])
+                h = _as(h, stored, recurrent[n])
                 d, *own = _window_gradients(entries[n], _computed(read), _computed(h), _computed(dz), onednn)
-                if n and masks[n - 1] is not None:
-                    d = _times(_stored(d), masks[n - 1])
                 gradients = own + gradients
-            return [None if ids else _left(_stored(d), None), *gradients]
+            return [None if ids else tf.transpose(_as(_stored(d), tf.float32), [1, 0, 2]), *gradients]
 
-        return (_left(saved[last].hs[1:], masks[last]), *states), gradient
+        return (outputs, *states), gradient
 
     outputs, *after = run(x, *[weight for layer in layer_weights for weight in layer])
     after = [_still(a) for a in after]
@@ -289,25 +287,15 @@ def _still(a: tf.Tensor) -> tf.Tensor:
     return tf.stop_gradient(tf.convert_to_tensor(a))
 
 
-@compiled  # type: ignore[untyped-decorator]
-def _entered(a: tf.Tensor, mask: Any, stored: tf.DType) -> tf.Tensor:
-    """Return (B, T, H) float32, multiplied by a mask, as it is stored, [T, B, H]; or numbers (B, T) as [T, B]."""
-    if a.dtype.is_integer:
-        return tf.transpose(tf.cast(a, tf.int32))
-    return _narrow(tf.transpose(a if mask is None else a * mask, [1, 0, 2]), stored)
+def _as(a: tf.Tensor, dtype: tf.DType, mask: tf.Tensor | None = None) -> tf.Tensor:
+    """Return what is stored or float32, multiplied by a mask that broadcasts to it, as what is stored or float32."""
+    return a if mask is None and a.dtype == dtype else _multiplied(a, dtype, mask)
 
 
 @compiled  # type: ignore[untyped-decorator]
-def _left(a: tf.Tensor, mask: Any) -> tf.Tensor:
-    """Return what is stored, [T, B, H], as (B, T, H) float32, multiplied by a mask."""
-    a = tf.transpose(_widen(a), [1, 0, 2])
-    return a if mask is None else a * mask
-
-
-@compiled  # type: ignore[untyped-decorator]
-def _times(a: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Return what is stored, [T, B, H], multiplied by a mask that broadcasts to (B, T, H)."""
-    return _narrow(_widen(a) * tf.transpose(mask, [1, 0, 2]), a.dtype)
+def _multiplied(a: tf.Tensor, dtype: tf.DType, mask: Any) -> tf.Tensor:
+    a = _widen(a)
+    return _narrow(a if mask is None else a * mask, dtype)
 
 
 # ---- the loops over time ----------------------------------------------------------------------------------------
@@ -334,18 +322,17 @@ def _forward(
     """
     (steps, rows), units, features = z.shape[:2], h.shape[1], bias.shape[0]
     scale = _half_sigmoids(units)
-    bias *= scale
     if z.dtype == tf.int32:
-        table = _narrow(entry * scale + bias, stored)
+        table = _narrow(entry + bias, stored)
     elif entry is not None:
-        entry = _narrow(entry * scale, stored)
+        entry = _narrow(entry, stored)
         entry = tf.transpose(entry) if _large(entry) else entry
 
     def read(t: Any) -> tf.Tensor:
         if z.dtype == tf.int32:
             return _widen(tf.gather(table, z[t]))
         if entry is None:
-            return _widen(z[t]) * scale + bias
+            return _widen(z[t]) + bias
         return _times_kernel(z[t], entry, features, _large(entry), onednn=False) + bias
 
     def step(t: Any, h: Any, c: Any, hs: Any, slopes: Any) -> tuple[Any, ...]:
@@ -353,7 +340,7 @@ def _forward(
         for factor in (go_on, mask):
             h = h if factor is None else _narrow(_widen(h) * factor, stored)
         before = c if go_on is None else c * go_on
-        a = tf.tanh(_times_kernel(h, kernel, features, _large(kernel), onednn) + read(t))
+        a = tf.tanh((_times_kernel(h, kernel, features, _large(kernel), onednn) + read(t)) * scale)
         i, f, g, o = (a[:, k * units : (k + 1) * units] for k in range(4))
         i_slope, f_slope, o_slope = (0.25 - 0.25 * gate * gate for gate in (i, f, o))
         i, f, o = (0.5 * gate + 0.5 for gate in (i, f, o))
@@ -536,12 +523,13 @@ def _window_gradients(
     return d_x, by(tf.reshape(x, [steps * rows, -1])), by(h), d_bias
 
 
+def _prepared(kernel: tf.Tensor, stored: tf.DType, transposed: bool, packed: bool) -> tf.Tensor:
+    """Return a recurrent kernel (H, F) as `_times_kernel` takes it."""
+    return _arranged(kernel, stored, transposed, packed) if transposed or packed else _as(kernel, stored)
+
+
 @compiled  # type: ignore[untyped-decorator]
-def _prepared(
-    kernel: tf.Tensor, stored: tf.DType, halved: bool = False, transposed: bool = False, packed: bool = False
-) -> tf.Tensor:
-    """Return a recurrent kernel (H, F) as `_times_kernel` takes it; halved for sigmoids, see `_half_sigmoids`."""
-    kernel = kernel * _half_sigmoids(kernel.shape[0]) if halved else kernel
+def _arranged(kernel: tf.Tensor, stored: tf.DType, transposed: bool, packed: bool) -> tf.Tensor:
     kernel = tf.transpose(kernel) if transposed else kernel
     return _pack(kernel) if packed else _narrow(kernel, stored)
 
@@ -625,9 +613,6 @@ def _narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     if dtype == tf.float32:
         return x
     return tf.cast(tf.bitwise.right_shift(_rounded(x), tf.constant(16, tf.uint32)), tf.uint16)
-
-
-_narrowed = compiled(_narrow)
 
 
 def _rounded(x: tf.Tensor) -> tf.Tensor:
