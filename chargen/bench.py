@@ -208,7 +208,7 @@ def chargen_train(settings: Settings) -> None:
     source = windows(settings)
     characters = next(source)
     config, train = ModelConfig.from_json(settings), TrainConfig.from_json({"dropout": 0.0, **settings})
-    execution, _ = choose(config, train)
+    execution, _ = choose(train)
     own_process(execution)
     model = CharLM(characters, config, execution=execution)
     update = compile_step(model, Adam(model.named_weights(), 5.0), train)
@@ -520,7 +520,7 @@ def corpus_steps(settings: Settings) -> None:
     corpus = read([settings["folder"]], cache=Path(settings["cache"]))
     config, train = ModelConfig(units=128), TrainConfig()
     part = corpus.split(train.validation, train.held_out)[0]
-    execution, _ = choose(config, train)
+    execution, _ = choose(train)
     own_process(execution)
     model = CharLM(len(corpus.vocabulary), config, execution=execution)
     update = compile_step(model, Adam(model.named_weights(), 1.0), train)

@@ -12,28 +12,29 @@ How the CPU's is fast, measured on 2 cores with AVX-512 and AMX (Xeon of the Eme
   one thread, where XLA takes 240 and an operation of TensorFlow's 50 to 90 and its launch.
 * oneDNN puts a kernel in an order of its own before it multiplies, which takes as long as the product: so it is given
   in that order, once for a window (`_pack`; 47 instead of 87 µs). The order is tried out first (`packs`).
-* In float32 XLA's own products in the loop are as fast as oneDNN's, with large kernels on the left (`_times_kernel`);
-  the window's are not (95 and 143 GFLOP/s of [2048, 512] x [512, 2048] on one thread). Without AVX-512 XLA multiplies
-  all (``loop``): on a Zen 3 its products make 70 to 90 GFLOP/s, oneDNN's 37 to 66; so does a higher layer's input go in
-  the loop there.
+* In float32 XLA's own products in the loop are as fast as oneDNN's, but for large kernels and many rows
+  (`_times_kernel`); the window's are not (95 and 143 GFLOP/s of [2048, 512] x [512, 2048] on one thread). Without
+  AVX-512 XLA multiplies all (``loop``): on a Zen 3 its products make 70 to 90 GFLOP/s, oneDNN's 37 to 66; so does a
+  higher layer's input go in the loop there.
 * The way there keeps the slopes that the way back multiplies by, as those take no more room than the gates: a step back
   of 512 units, 32 rows took 435 µs with gates, and 215 so.
-* Time first, then rows, [T, B, features]: characters are rows of a table, a window's products are of two matrices as
-  they lie, and nothing is transposed but the kernels and what enters and leaves.
+* Time first, then rows, [T, B, features], from the characters to the logits: characters are rows of a table, and a
+  window's products are of two matrices as they lie.
 * The first layer's input products are looked up: there are only as many as the vocabulary has characters. 1 x 384, 16
   rows 1.3 times as fast (best of three on a Zen 3).
 
 Whoever trains computes the rows in chains, groups that run beside each other from the embedding to the gradients, each
-on one thread (`row_groups`): 1.06 to 1.24 times as fast as one group whose products are split over two threads. They
-share what is made of the kernels (`prepare`). To part the units instead, so that each thread reads half of a
-kernel, was not faster in bfloat16: [64, 512] x [512, 2048] so took 97 µs with its hand-overs, two chains' [32, 512] 98.
+on one thread (`row_groups`): 1.06 to 1.24 times as fast as one group whose products are split over two threads, and
+more since both chains' ways there run at once (`_forward`). They share what is made of the kernels (`prepare`). To part
+the units instead, so that each thread reads half of a kernel, was not faster in bfloat16: [64, 512] x [512, 2048] so
+took 97 µs with its hand-overs, two chains' [32, 512] 98.
 
 Peak memory of a training step over that of TensorFlow itself, in bytes, with P parameters:
 
     27·P + B·T·H·k      k = 36·L + 24 in float32, 17·L + 38 in bfloat16
 
-27·P are weights, moments, gradients and, some 3·P, the kernels that are made ready. A layer keeps six slopes and h for
-each unit and character, 28 bytes in float32 and 14 in bfloat16; one layer at a time needs z or dz on top. k was
+27·P are weights, moments, gradients and the kernels that are made ready, some 3·P in bfloat16. A layer keeps six slopes
+and h for each unit and character, 28 bytes in float32 and 14 in bfloat16; one layer at a time needs dz on top. k was
 measured at L = 1, 2, 3, with 256 units and 64 rows.
 """
 
@@ -52,7 +53,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla  # for what keras.ops has not, or, as updates in place, not on tensors
 
-from chargen.config import Execution, ModelConfig, TrainConfig, cores, multiplies_bfloat16, processor_features
+from chargen.config import Execution, TrainConfig, cores, multiplies_bfloat16, processor_features
 from chargen.modelfile import LayerState
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, in glibc's malloc.h; 32 MB are its most
@@ -60,8 +61,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, in glibc's malloc.h; 
 # embedding's numbers at the most. One thread of a Zen 3, embedding 64, way there and back in ms, products and table: 65
 # characters 53 and 39 (256 units, 32 rows), 30 and 23 (384, 8); 128 characters 50 and 42; 192 50 and 51; 256 49 and 51.
 LARGEST_TABLE = 3
-# Kernels of so many bytes in float32 are multiplied the other way round, and by oneDNN if a chain has so many rows:
-# see `_times_kernel`. Of 2 x 512 oneDNN made 1.11 with 32 rows a chain, and 0.98 with 16 (medians of 11 and 10 pairs).
+# Kernels of so many bytes in float32 are on the left on the way there too, and oneDNN multiplies them if a chain has so
+# many rows: see `_times_kernel`. 2 x 512 was trained 1.11 times as fast by oneDNN with 32 rows a chain, and 0.98 times
+# with 16 (medians of 11 and 10 pairs).
 LARGE_KERNEL, MANY_ROWS = 4 << 20, 32
 
 compiled = tf.function(jit_compile=True, autograph=False)
@@ -81,10 +83,10 @@ class Prepared(NamedTuple):
 # ---- which unroll, in which precision, on how many threads ------------------------------------------------------
 
 
-def choose(model: ModelConfig, train: TrainConfig, replicas: int = 1) -> tuple[Execution, str]:
+def choose(train: TrainConfig, replicas: int = 1) -> tuple[Execution, str]:
     """Return how a model is to be computed on this machine, and why, in a few words.
 
-    A rule over device, processor features, shape, replicas and threads, without a measurement: the same machine chooses
+    A rule over device, processor features, rows, replicas and threads, without a measurement: the same machine chooses
     the same. It is chosen once for a run and kept with it.
     """
     fast_bfloat16 = multiplies_bfloat16()
@@ -95,8 +97,7 @@ def choose(model: ModelConfig, train: TrainConfig, replicas: int = 1) -> tuple[E
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16 else "float32"
         reason = f"the processor has {'' if fast_bfloat16 else 'no '}bfloat16 products"
-    rows = train.batch_size // replicas
-    chains = max(1, min(threads, rows))
+    chains = max(1, min(threads, train.batch_size // replicas))
     onednn = fast_bfloat16 if precision == "bfloat16" else "avx512f" in processor_features()
     return Execution("onednn" if onednn else "loop", precision, chains, threads), reason
 
@@ -149,9 +150,9 @@ def unroll(
     """Compute all layers over a window from a state; return the outputs [T, B, H] float32 and the state after it.
 
     x: (B, T, I) float32; or with an embedding (V, I) float32 the numbers of its rows that are read, (B, T) int32.
-    layers: L keras.layers.LSTM that return sequences and states. masks: L that broadcast to (B, T, H), by which the
-    layers' outputs are multiplied. recurrent: L masks (B, H), by which h is multiplied in the recurrent product,
-    constant over the window. restart: (B, T) bool, true where a row's state is zero before the character is read.
+    layers: L keras.layers.LSTM that return sequences and states. masks: L of three axes that broadcast to (B, T, H), by
+    which the layers' outputs are multiplied. recurrent: L masks (B, H), by which h is multiplied in the recurrent
+    product, constant over the window. restart: (B, T) bool, true where the state is zero before a character is read.
     recurrent_kernels: L tensors (H, F) in place of the layers' own. prepared: what `prepare` makes of the same
     kernels for the same execution and B among its rows, if several chains share it. No gradient goes to the state or
     the masks. Shapes are static, but for ``keras``, which takes any and has the first kind of mask only; with the other
@@ -251,15 +252,13 @@ def _fast(
         layers = [weights[3 * n : 3 * n + 3] for n in range(last + 1)]
         ids = x.dtype.is_integer
         read = _still(x)
-        read = tf.transpose(read) if ids else _as(tf.transpose(read, [1, 0, 2]), stored)
+        read = tf.transpose(tf.cast(read, tf.int32)) if ids else _as(tf.transpose(read, [1, 0, 2]), stored)
         saved, states, entries = [], [], []
         for n, (kernel, _, bias) in enumerate(layers):  # the recurrent kernel is there for its gradient; see `prepare`
             table = ids and n == 0
             entries.append(kernel if table else _computed(prepared[n].entry))
             there = _computed(prepared[n].there)
-            *kept, h, c = _forward(
-                _computed(read), entries[n], there, bias, *state[n], recurrent[n], keep, stored, onednn
-            )
+            *kept, h, c = _forward(_computed(read), entries[n], there, bias, *state[n], recurrent[n], keep, onednn)
             saved.append(_Saved(read, *kept))
             states += [h, c]
             read = _as(saved[n].hs[1:], tf.float32 if n == last else stored, masks[n])
@@ -313,7 +312,6 @@ def _forward(
     c: tf.Tensor,
     mask: Any,
     keep: Any,
-    stored: tf.DType,
     onednn: bool,
 ) -> tuple[tf.Tensor, ...]:
     """Return what a layer keeps but what it read, and the last h and c, (B, H) float32.
@@ -322,15 +320,22 @@ def _forward(
     a table of products, entry (V, F) float32. kernel is what `_prepared` makes of the recurrent one; bias (F,), h, c,
     mask (B, H), keep [T, B].
 
-    The window's input products are in the array that takes a step's slopes when it has read its products. XLA computes
-    a function with more than eight parts by its pool too, in which chains would wait for one thread: so there are few.
-    2 x 512, 64 rows were trained 1.25 times as fast in float32, and 1.08 in bfloat16 (medians of 8 and 19 pairs).
+    The window's input products are in the array that takes a step's slopes when it has read its products.
+
+    There are few parts outside of the loop: XLA gives a function of more than eight (thunks, by
+    ``execute_sequential_num_thunks_threshold`` of its ThunkExecutor) to its pool, whose one thread would compute all
+    chains' loops, one after the other. With eight 2 x 512, 64 rows was trained 1.25 times as fast as with nine in
+    float32, and 1.08 in bfloat16 (medians of 8 and 19 pairs).
     """
     (steps, rows), units, features = x.shape[:2], h.shape[1], bias.shape[0]
-    halves, in_the_loop = _half_sigmoids(units), not onednn and x.dtype != tf.int32
+    stored = tf.float32 if kernel.dtype == tf.float32 else tf.uint16
+    # So one tanh serves all gates: σ(x) = ½ tanh(½ x) + ½, and the halves are exact.
+    halves = tf.repeat(tf.constant([0.5, 0.5, 1.0, 0.5]), units)
+    in_the_loop = not onednn and x.dtype != tf.int32
     if in_the_loop:
         products = tf.zeros([steps, rows, features], stored)
-        x, entry = _stored(x), tf.transpose(_stored(entry)) if _large(entry) else entry
+        x, entry = _stored(x), _stored(entry)
+        entry = tf.transpose(entry) if _large(entry) else entry
     elif x.dtype == tf.int32:
         products = tf.gather(_narrow(entry, stored), x)
     else:
@@ -354,8 +359,8 @@ def _forward(
         h = _narrow(o * tanh_c, stored)
         for k, slope in enumerate((g * i_slope, before * f_slope, i * (1 - g * g), tanh_c * o_slope)):
             slopes = _put(slopes, _narrow(slope, stored)[:, None], t, 0, k)
-        for k, slope in enumerate((o * (1 - tanh_c * tanh_c), f if go_on is None else f * go_on)):
-            by_c = _put(by_c, _narrow(slope, stored), t, k)
+        by_c = _put(by_c, _narrow(o * (1 - tanh_c * tanh_c), stored), t, 0)
+        by_c = _put(by_c, _narrow(f if go_on is None else f * go_on, stored), t, 1)
         return t + 1, h, c, _put(hs, h, t + 1), slopes, by_c
 
     h = _narrow(h, stored)
@@ -398,11 +403,6 @@ def _backward(
     return tf.reshape(dz, [steps, rows, 4 * units])
 
 
-def _half_sigmoids(units: int) -> tf.Tensor:
-    """Return what z is multiplied by, (F,), so that one tanh serves all gates: σ(x) = ½ tanh(½ x) + ½. It is exact."""
-    return tf.repeat(tf.constant([0.5, 0.5, 1.0, 0.5]), units)
-
-
 def _put(array: tf.Tensor, value: tf.Tensor, *place: Any) -> tf.Tensor:
     """Return the array with a value at a place along its first axes; in a compiled loop, in place."""
     start = [*place, *[0] * (array.shape.rank - len(place))]
@@ -437,9 +437,9 @@ def _times_kernel(a: tf.Tensor, kernel: tf.Tensor, outer: int, left: bool, onedn
 
     In bfloat16 oneDNN takes (inner, outer), packed or not. Else the kernel may be on the left, (outer, inner), and the
     product is read transposed. One thread, 512 units, in µs, right and left: there 16 rows 379 and 280, 32 rows 622
-    and 505 (the next line's 484), back 16 rows 351 and 261. Smaller kernels are as fast on the right on the way there,
-    and what they make is read as it lies: 2 x 128 is trained 1.06 times as fast so. On the way back it is less that is
-    read transposed, and the kernel is taken as it is: 1 x 384 1.10.
+    and 505 (oneDNN's 484), back 16 rows 351 and 261. Smaller kernels are as fast on the right on the way there, and
+    what they make is read as it lies: 2 x 128 is trained 1.06 times as fast so. On the way back it is less that is read
+    transposed, and the kernel is taken as it is: 1 x 384 1.10.
     """
     if onednn and kernel.dtype != tf.float32:
         return _onednn(_computed(a), kernel, [a.shape[0], outer], tf.float32, packed=kernel.shape.rank == 1)
@@ -458,7 +458,7 @@ def _transposed(a: tf.Tensor) -> tf.Tensor:
 
 
 def _large(kernel: tf.Tensor) -> bool:
-    """Return whether XLA multiplies by a kernel faster if it is on the left; see `_times_kernel`."""
+    """Return whether a kernel is multiplied faster on the left on the way there too; see `_times_kernel`."""
     return bool(4 * kernel.shape.num_elements() >= LARGE_KERNEL)
 
 

@@ -94,7 +94,7 @@ def config_of(corpus, words):
     asked = {name for name, value in values.items() if value is not None}
     model, training = configured(ModelConfig, values), configured(TrainConfig, values)
     config = plan(corpus, model, training, asked, 1e11)
-    return replace(config, execution=choose(config.model, config.train)[0])
+    return replace(config, execution=choose(config.train)[0])
 
 
 def again(folder, name):

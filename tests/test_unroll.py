@@ -32,8 +32,8 @@ SIZES = [
     (3, 33, 8, 18, 11),
     (2, 128, 32, 17, 64),
     (1, 192, 4, 5, 32),
-    (2, 512, 3, 4, 5),  # from here on the kernel is on the left
-    (1, 512, 32, 2, 5),  # and from here on oneDNN multiplies it
+    (2, 512, 3, 4, 5),  # from here on the kernel is on the left on the way there too
+    (1, 512, 32, 2, 5),  # here oneDNN multiplies it in float32
 ]
 
 
@@ -157,24 +157,43 @@ def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabular
 
 
 @ALL
-@pytest.mark.parametrize("kind", ["masks", "variational", "recurrent", "restart", "all"])
+@pytest.mark.parametrize("kind", ["masks", "variational", "recurrent", "restart", "all", "large"])
 def test_every_mask_does_what_the_equations_say(execution, kind):
-    x, state, layers = case(3, 6, 5, 9, 4)
+    units, rows = (512, 32) if kind == "large" else (6, 5)
+    x, state, layers = case(3, units, rows, 9, 4)
     generator = np.random.default_rng(2)
 
     def mask(*shape):
         return tf.constant((generator.random(shape) < 0.6) / 0.6, tf.float32)
 
     masks = {
-        "masks": [mask(5, 1 if kind == "variational" else 9, 6) for _ in range(3)],
-        "recurrent": [mask(5, 6) for _ in range(3)],
-        "restart": tf.constant(generator.random((5, 9)) < 0.3),
+        "masks": [mask(rows, 1 if kind == "variational" else 9, units) for _ in range(3)],
+        "recurrent": [mask(rows, units) for _ in range(3)],
+        "restart": tf.constant(generator.random((rows, 9)) < 0.3),
     }
-    if kind != "all":
+    if kind not in ("all", "large"):
         masks = {name: value for name, value in masks.items() if name == {"variational": "masks"}.get(kind, kind)}
     theirs = value_and_gradients(lambda x: plain(x, state, layers, **masks), x, state, layers)
     ours = value_and_gradients(lambda x: unroll(x, state, layers, execution, **masks), x, state, layers)
     assert_equal(ours, theirs, execution.precision)
+
+
+@FAST
+@pytest.mark.parametrize("characters", [5, 23])  # fewer than units, and more
+def test_a_model_gives_a_window_the_logits_that_it_gives_its_characters_one_by_one(execution, characters):
+    model = CharLM(characters, ModelConfig(layers=2, units=9, embedding=4), execution=execution)
+    ids = tf.constant(np.random.default_rng(4).integers(characters, size=(3, 7)), tf.int32)
+    logits, end = model(ids, model.zero_state(3))
+    state, single = model.zero_state(3), []
+    for t in range(7):
+        one, state = model.step(ids[:, t : t + 1], state)
+        single.append(one)
+    near = 1e-5 if execution.precision == "float32" else 2e-2
+    for ours, theirs in zip(
+        tf.nest.flatten([logits, end]), tf.nest.flatten([tf.concat(single, 1), state]), strict=True
+    ):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=near, atol=near)
 
 
 def test_gradients_are_the_numeric_ones():
@@ -237,14 +256,14 @@ def test_the_groups_of_rows_are_all_rows_in_order_and_of_a_size(rows, chains):
     assert max(sizes) - min(sizes) <= 1
 
 
-def chosen(monkeypatch, features, units=256, **train):
+def chosen(monkeypatch, features, **train):
     for module in ("config", "unroll"):
         monkeypatch.setattr(f"chargen.{module}.processor_features", lambda: frozenset(features))
-    execution, _ = choose(ModelConfig(units=units), TrainConfig(**{"threads": 2, **train}))
+    execution, _ = choose(TrainConfig(**{"threads": 2, **train}))
     return execution.unroll, execution.precision, execution.chains, execution.threads
 
 
-def test_the_choice_is_a_function_of_processor_and_shape(monkeypatch):
+def test_the_choice_is_a_function_of_processor_rows_and_threads(monkeypatch):
     assert chosen(monkeypatch, {"avx512f", "avx512_bf16"}, batch_size=64) == ("onednn", "bfloat16", 2, 2)
     assert chosen(monkeypatch, {"avx512f", "amx_bf16"}, batch_size=16) == ("onednn", "bfloat16", 2, 2)
     assert chosen(monkeypatch, {"avx2"}, batch_size=64) == ("loop", "float32", 2, 2)
@@ -268,24 +287,23 @@ from chargen.unroll import Execution, own_process
 
 execution = Execution(sys.argv[1], sys.argv[2], chains=2, threads=2)
 own_process(execution)
-model = CharLM(30, ModelConfig(layers=2, units=128, embedding=16), execution=execution)
-ids = tf.constant(np.random.default_rng(1).integers(0, 30, (8, 400)), tf.int32)
-restarts = tf.constant(np.arange(400) % 100 == 7)[None] & tf.ones([8, 1], bool)
-masks = [tf.ones([8, 1, 128])] * 2
+for characters, units, rows, steps in ((30, 128, 8, 400), (60, 512, 32, 20)):  # looked up, and not; see MANY_ROWS
+    model = CharLM(characters, ModelConfig(layers=2, units=units, embedding=16), execution=execution)
+    ids = tf.constant(np.random.default_rng(1).integers(0, characters, (rows, steps)), tf.int32)
+    restarts = tf.constant(np.arange(steps) % 100 == 7)[None] & tf.ones([rows, 1], bool)
+    masks = [tf.ones([rows, steps, units])] * 2
 
+    def step(**options):
+        with tf.GradientTape() as tape:
+            outputs, _ = model(ids, model.zero_state(rows), **options)
+        tape.gradient(outputs, model.embedding.embeddings.value)
 
-def step(**options):
-    with tf.GradientTape() as tape:
-        outputs, _ = model(ids, model.zero_state(8), **options)
-    tape.gradient(outputs, model.embedding.embeddings.value)
-
-
-for options in ({}, {"masks": masks, "restarts": restarts}):
-    step(**options)
-    began = time.thread_time(), time.process_time()
-    for _ in range(5):
+    for options in ({}, {"masks": masks, "restarts": restarts}):
         step(**options)
-    print((time.thread_time() - began[0]) / (time.process_time() - began[1]))
+        began = time.thread_time(), time.process_time()
+        for _ in range(5):
+            step(**options)
+        print((time.thread_time() - began[0]) / (time.process_time() - began[1]))
 """
 
 

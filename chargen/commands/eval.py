@@ -91,7 +91,7 @@ def evaluate(
         from chargen.unroll import choose, own_process
 
         # In float32, whatever the processor prefers: a figure to be compared is the same everywhere.
-        execution, _ = choose(file.config, TrainConfig(precision="float32"))
+        execution, _ = choose(TrainConfig(precision="float32"))
         own_process(execution)
         lm = CharLM.of(file, execution)
         result = protocols.score(text, file.vocabulary, protocols.PROTOCOLS[protocol](lm), starts)

@@ -112,9 +112,9 @@ def train(
             from chargen.unroll import choose, own_process
 
             if chosen is None:  # the threads are a worker's own
-                execution, reason = choose(shape, training, replicas)[0], "as the chief chose"
+                execution, reason = choose(training, replicas)[0], "as the chief chose"
             elif chosen.run is None:
-                execution, reason = choose(chosen.config.model, chosen.config.train, replicas)
+                execution, reason = choose(chosen.config.train, replicas)
             else:
                 execution = chosen.config.execution
             own_process(execution)
@@ -350,7 +350,7 @@ def old_text(parent: Path, run: Path) -> str:
     ids, starts = ids[:OLD_TEXT], starts[starts < OLD_TEXT]
     nats = []
     for file in (before, after):
-        execution, _ = choose(file.config, TrainConfig(precision="float32"))
+        execution, _ = choose(TrainConfig(precision="float32"))
         lm = CharLM.of(file, execution)
         nats.append(score(corpus.vocabulary.decode(ids), file.vocabulary, in_order(lm), starts).nats_per_character)
     return (

@@ -26,7 +26,7 @@ class Learner:
 
     def __init__(self, characters: int, shape: ModelConfig, settings: TrainConfig) -> None:
         """Make a model for a vocabulary of so many characters."""
-        execution, _ = choose(shape, settings)
+        execution, _ = choose(settings)
         self.model = CharLM(characters, shape, settings.random_seed, execution)
         self.settings = settings
         self._adam = Adam(self.model.named_weights(), settings.clip_norm)

@@ -12,7 +12,6 @@ from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
 from chargen.model import CharLM
-from chargen.unroll import unroll
 from chargen.vocabulary import Vocabulary
 
 EXPECT = """Two ways lead to the same losses. Either each text is a row of its own, filled up to the longest, and a
@@ -29,7 +28,7 @@ def answer(setting: Setting) -> Answer:
     learner = Learner(len(vocabulary), ModelConfig(units=setting.pick(192, 48)), train)
     learner.learn(in_order(ids, train), setting.pick(800, 80))
     # In bfloat16 the joined stream would differ by what is rounded.
-    model = CharLM(len(vocabulary), learner.model.config)
+    model = CharLM(len(vocabulary), learner.model.config, execution=Execution("loop"))
     model.assign(learner.model.arrays())
     paragraphs = [p + "\n" for p in setting.text.split("\n\n") if 20 <= len(p) <= 600]
     random = np.random.default_rng(setting.random_seed)
@@ -52,9 +51,8 @@ def answer(setting: Setting) -> Answer:
     counted = ~begins[1:]
 
     def read(restart: Any) -> Any:
-        x = model.embedding(joined[None, :-1])
-        outputs, _ = unroll(x, model.zero_state(1), model.lstm, Execution("loop"), restart=restart)
-        costs = tf.nn.sparse_softmax_cross_entropy_with_logits(joined[None, 1:], model.logits(outputs))
+        logits, _ = model(joined[None, :-1], model.zero_state(1), restarts=restart)
+        costs = tf.nn.sparse_softmax_cross_entropy_with_logits(joined[None, 1:], logits)
         return costs.numpy()[0][counted]
 
     restarted, run_on = read(tf.constant(begins[None, :-1])), read(None)
