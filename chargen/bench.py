@@ -27,6 +27,7 @@ import numpy as np
 from chargen import ChargenError
 from chargen.config import ModelConfig, multiplies_bfloat16
 from chargen.modelfile import weight_shapes
+from chargen.process import own
 
 ROUND_SECONDS = 0.5  # the shorter, the likelier that all sides meet a shared machine in its best state
 
@@ -539,4 +540,5 @@ def corpus_steps(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    own()
     globals()[sys.argv[1]](json.loads(sys.argv[2]))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from chargen import ChargenError
+from chargen import ChargenError, process
 from chargen.config import Config
 
 if TYPE_CHECKING:
@@ -189,10 +189,11 @@ class Stop:
 def quiet() -> Iterator[None]:
     """Keep TensorFlow's start-up log from the terminal: it writes to the file descriptor, whatever it is told.
 
-    What it wrote is shown after all if starting fails.
+    What it wrote is shown after all if starting fails. In a process that is not chargen's own, nothing is redirected.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if not process.owned():
+        yield
+        return
     sys.stderr.flush()
     with tempfile.TemporaryFile() as log:
         terminal = os.dup(2)

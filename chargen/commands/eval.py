@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargen import process
 from chargen.bits import bits
 from chargen.shell import Command, Encoding, Texts, quiet, refuse_output, run_of
 
@@ -92,7 +93,8 @@ def evaluate(
 
         # In float32, whatever the processor prefers: a figure to be compared is the same everywhere.
         execution, _ = choose(TrainConfig(precision="float32"))
-        own_process(execution)
+        if process.owned():
+            own_process(execution)
         lm = CharLM.of(file, execution)
         result = protocols.score(text, file.vocabulary, protocols.PROTOCOLS[protocol](lm), starts)
         adapted = protocols.score(text, file.vocabulary, protocols.dynamic(lm), starts) if dynamic else None

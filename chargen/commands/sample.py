@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from chargen import ChargenError
+from chargen import ChargenError, process
 from chargen.bits import bits
 from chargen.config import SampleConfig, blas_threads
 
@@ -111,7 +111,8 @@ def sample(
         raise click.UsageError("--separator is for --pattern")
     if "" in stops:
         raise click.UsageError("--stop is empty: give the text before which to end")
-    blas_threads(count)
+    if process.owned():
+        blas_threads(count)
     from chargen.clone import Clone, check_state_path
     from chargen.generate import generate, opening
     from chargen.sampler import filters, generators

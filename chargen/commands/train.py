@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from chargen import ChargenError
+from chargen import ChargenError, process
 from chargen.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def train(
                 execution, reason = choose(chosen.config.train, replicas)
             else:
                 execution = chosen.config.execution
-            own_process(execution)
+            if process.owned():
+                own_process(execution)
         if chosen is not None:
             config = replace(chosen.config, execution=execution)
             opened = chosen.run or Run.create(run, config, chosen.text, chosen.parent)
