@@ -9,6 +9,7 @@ from chargen.cli import main
 from chargen.config import multiplies_bfloat16
 
 
+@pytest.mark.long
 def test_the_sampling_benchmark_measures_every_side(trained):
     result = CliRunner().invoke(main, ["bench", "sample", "--model", str(trained), "--rounds", "1", "--json"])
     assert result.exit_code == 0, result.output
@@ -40,6 +41,7 @@ def test_a_side_that_cannot_run_here_leaves_the_others_their_figures(trained):
     assert "none" in figures["two"]["failed"]
 
 
+@pytest.mark.long
 def test_the_training_benchmark_tells_speed_share_start_and_memory(here):
     sizes = ["--layers", "1", "--units", "8", "--embedding", "4", "--batch-size", "4", "--seq-length", "8"]
     result = CliRunner().invoke(main, ["bench", "train", "book.txt", *sizes, "--rounds", "1", "--json"])
@@ -59,6 +61,7 @@ def test_pytorch_that_is_not_there_is_named_with_the_cure(monkeypatch):
         train_sides({"precision": "auto"}, torch=True)
 
 
+@pytest.mark.long
 def test_the_scaling_benchmark_counts_the_bytes_of_the_gradients(here):
     sizes = {"layers": 1, "units": 256, "embedding": 8, "batch_size": 4, "seq_length": 4, "precision": "float32"}
     figures = scale({**sizes, "files": ["book.txt"]}, 2, 30)
@@ -68,6 +71,7 @@ def test_the_scaling_benchmark_counts_the_bytes_of_the_gradients(here):
         assert figures["loopback_bytes"] > 0.9 * figures["ring_bytes"]
 
 
+@pytest.mark.long
 def test_what_the_scaled_training_says_against_its_settings_is_told(here):
     sizes = {"layers": 1, "units": 8, "embedding": 4, "batch_size": 3, "seq_length": 4, "precision": "float32"}
     with pytest.raises(ChargenError, match="worker 0 failed"):

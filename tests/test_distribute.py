@@ -29,7 +29,7 @@ from chargen.shell import configured
 from chargen.streams import Streams
 from chargen.train import train
 from chargen.unroll import choose
-from tests.conftest import chargen, command
+from tests.conftest import HANG, chargen, command
 
 SIZES = [
     "--units",
@@ -115,8 +115,8 @@ def some_steps(run, last=None):
                 break
 
 
-def until(condition, processes, seconds=90):
-    deadline = time.monotonic() + seconds
+def until(condition, processes):
+    deadline = time.monotonic() + HANG
     while not condition():
         assert all(process.poll() is None for process in processes)
         assert time.monotonic() < deadline
@@ -133,6 +133,7 @@ def alone(tmp_path_factory, text):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("alone")
 def test_three_workers_equal_one_within_tolerance_and_each_other_to_the_bit(alone):
     for name in ("three", "again"):
@@ -160,20 +161,19 @@ def test_a_run_of_one_process_goes_on_with_two(alone):
     near(arrays(run.path), arrays(alone / "one"))
 
 
+@pytest.mark.long
 def test_killing_one_of_three_ends_all_with_how_to_go_on_and_loses_only_the_steps_since(here):
     words, run = [*SIZES, "--validation", "0.05", "--steps", "400"], here / "killed"
     with by_hand(3, "book.txt", *words, "--run", "killed", cwd=here) as workers:
         until(lambda: (run / "checkpoint.safetensors").exists() and step(run) > 0, workers)
         time.sleep(random.uniform(0, 1))
         workers.pop(random.randrange(3)).kill()
-        moment = time.monotonic()
         for worker in workers:
-            _, err = worker.communicate(timeout=60)
+            _, err = worker.communicate(timeout=HANG)
             assert worker.returncode == 1
             assert err.count(b"\n") == 1
             assert b"a worker is gone" in err
             assert err.endswith(b"start all workers again with chargen train --resume killed\n")
-        assert time.monotonic() - moment < 60
     assert 0 < step(run) < 400
     some_steps(Run(run))
     corpus = read(["book.txt"])
@@ -183,6 +183,7 @@ def test_killing_one_of_three_ends_all_with_how_to_go_on_and_loses_only_the_step
     assert [record["step"] for record in Run(run).metrics()] == [record["step"] for record in never.metrics()]
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_all_workers_together_and_what_the_chief_read_and_planned_is_everybodys(here, text):
     words = ["launch", "--workers", "2", "--logs", "logs", "--", "train", "-", *SIZES, "--minutes", "2", "--run", "r"]
     with subprocess.Popen(
@@ -194,7 +195,7 @@ def test_ctrl_c_stops_all_workers_together_and_what_the_chief_read_and_planned_i
         launcher.stdin = None
         until(lambda: (here / "r" / "config.json").exists() and Run(here / "r").config.stop, [launcher])
         launcher.send_signal(signal.SIGINT)
-        out, err = launcher.communicate(timeout=60)
+        out, err = launcher.communicate(timeout=HANG)
         assert launcher.returncode == 130, err
     assert err == b""
     said = [out.decode(), (here / "logs" / "worker-1.log").read_text()]
@@ -207,19 +208,21 @@ def test_ctrl_c_stops_all_workers_together_and_what_the_chief_read_and_planned_i
     assert step(here / "r") == stopped_at + 5
 
 
+@pytest.mark.long
 def test_a_worker_with_another_text_says_so_in_a_line(here):
     (here / "elsewhere").mkdir()
     (here / "elsewhere" / "book.txt").write_text("another text, which is long enough to be trained on")
     with by_hand(2, "book.txt", *SIZES, "--steps", "12", cwd=here, others=here / "elsewhere") as workers:
-        _, err = workers[1].communicate(timeout=60)
+        _, err = workers[1].communicate(timeout=HANG)
         assert workers[1].returncode == 1
         assert err.decode().startswith("Error: this worker hasn't got the chief's text: ")
         assert err.count(b"\n") == 1
-        _, err = workers[0].communicate(timeout=60)
+        _, err = workers[0].communicate(timeout=HANG)
         assert workers[0].returncode == 1
         assert b"a worker is gone" in err
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_is_told_in_a_line(here, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -231,6 +234,7 @@ def test_a_port_that_is_taken_is_told_in_a_line(here, monkeypatch):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert address in done.stderr
+    assert [file.name for file in here.iterdir()] == ["book.txt"]  # no run that would be the newest
 
 
 MIRRORED = """
@@ -261,12 +265,13 @@ with strategy.scope():
 """
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("alone")
 def test_two_devices_of_one_process_equal_one(alone):
     """Processors in place of the GPUs that --distribute mirrored is for."""
     run = again(alone, "mirrored")
     done = subprocess.run(
-        [sys.executable, "-c", MIRRORED, str(run.path)], cwd=alone, capture_output=True, timeout=120, check=False
+        [sys.executable, "-c", MIRRORED, str(run.path)], cwd=alone, capture_output=True, timeout=HANG, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     near(arrays(run.path), arrays(alone / "one"))

@@ -69,6 +69,7 @@ def test_every_command_in_the_readme_parses(words, here):
     command.make_context(command.name, rest)  # raises click.UsageError for what it can't parse
 
 
+@pytest.mark.long
 def test_the_commands_marked_for_it_run(here):
     lines = [line for marked, block in BLOCKS if marked for line in block.splitlines()]
     assert lines

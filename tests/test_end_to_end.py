@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from chargen.modelfile import Checkpoint
-from tests.conftest import SMALL, chargen, command
+from chargen.run import Run
+from tests.conftest import HANG, SMALL, chargen, command, invoke, once
 
 KILLS = 5
 STEPS = "2000"
@@ -25,14 +26,17 @@ def arrays(run):
     return {name: array.tobytes() for name, array in {**checkpoint.weights, **checkpoint.extra}.items()}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory, text):
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    (folder / "book.txt").write_text(text, "utf-8")
-    assert chargen("train", "book.txt", *SMALL, "--validation", "0.01", "--steps", STEPS, cwd=folder).returncode == 0
-    return arrays(folder / "runs" / "book")
+    def build(folder):
+        (folder / "book.txt").write_text(text, "utf-8")
+        words = ["train", "book.txt", *SMALL, "--validation", "0.01", "--steps", STEPS]
+        assert chargen(*words, cwd=folder).returncode == 0
+
+    return arrays(once(tmp_path_factory, "uninterrupted", build) / "runs" / "book")
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(here, uninterrupted):
     moments = random.Random(3)
     arguments = ["train", "book.txt", *SMALL, "--validation", "0.01", "--steps", STEPS]
@@ -61,20 +65,14 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(here, uninter
     assert [f.name for f in (here / "runs").iterdir()] == ["book"]
 
 
-def test_a_run_is_trained_by_one_process_at_a_time(here):
-    first = subprocess.Popen(
-        command("train", "book.txt", *SMALL, "--steps", "100000"), cwd=here, stdout=subprocess.DEVNULL
-    )
-    while not (here / "runs" / "book" / "checkpoint.safetensors").exists():
-        assert first.poll() is None
-        time.sleep(0.01)
-    second = chargen("train", "--resume", "runs/book", cwd=here)
-    first.kill()
-    first.wait()
-    assert second.returncode == 1
+def test_a_run_is_trained_by_one_process_at_a_time(copied):
+    with Run(copied).lock():
+        second = invoke("train", "--resume", "runs/book", "--steps", 5)
+    assert second.exit_code == 1
     assert "is being trained by another process" in second.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_training_after_the_step_and_the_command_it_prints_goes_on(here, uninterrupted, number, code):
     process = subprocess.Popen(
@@ -87,7 +85,7 @@ def test_a_signal_ends_training_after_the_step_and_the_command_it_prints_goes_on
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANG)
     assert process.returncode == code, err
     assert err == b""
     (printed,) = re.findall(r"go on with: chargen (.*)", out.decode())
@@ -96,19 +94,18 @@ def test_a_signal_ends_training_after_the_step_and_the_command_it_prints_goes_on
     assert arrays(here / "runs" / "book") == uninterrupted
 
 
-def test_training_into_a_pipe_is_plain_lines_without_noise(here):
-    done = chargen("train", "book.txt", *SMALL, "--steps", "70", cwd=here)
-    assert done.returncode == 0
-    assert done.stderr == ""
-    assert "\r" not in done.stdout
-    lines = done.stdout.splitlines()
+def test_training_into_a_pipe_is_plain_lines_without_noise(trained):
+    said, errors = (trained.parents[1] / name for name in ("stdout", "stderr"))
+    assert errors.read_text() == ""
+    assert "\r" not in said.read_text()
+    lines = said.read_text().splitlines()
     assert [line.split()[0] for line in lines[:6]] == ["text", "model", "training", "recipe", "computing", "run"]
     assert lines[-1].startswith("done; write with: chargen sample")
 
 
 def test_a_closed_pipe_ends_sampling_quietly(trained):
     reader = f"{sys.executable} -m chargen sample --model {trained} --length 100000 --random-seed 1 | head -c 50"
-    done = subprocess.run(["sh", "-c", reader], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", reader], capture_output=True, timeout=HANG, check=False)
     assert len(done.stdout) == 50
     assert done.stderr == b""
 
@@ -121,7 +118,7 @@ def test_a_signal_ends_sampling_with_what_was_drawn_written(trained, here, numbe
     assert process.stderr.readline().startswith(b"random seed")  # which is told just before it draws
     time.sleep(1)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANG)
     assert process.returncode == code, err
     assert (here / "text").read_text().startswith("the ")
     assert chargen("sample", "--model", str(trained), "--load-state", "state", cwd=here).returncode == 0
@@ -136,7 +133,7 @@ def test_interactive_on_a_terminal_edits_lines_stops_writing_and_goes_on(trained
     os.close(its_end)
 
     def until(text: bytes) -> bytes:
-        seen, deadline = b"", time.monotonic() + 60
+        seen, deadline = b"", time.monotonic() + HANG
         while text not in seen:
             assert time.monotonic() < deadline, seen[-200:]
             seen += os.read(terminal, 4096)
@@ -150,15 +147,14 @@ def test_interactive_on_a_terminal_edits_lines_stops_writing_and_goes_on(trained
     os.write(terminal, b"/length 5\n")
     until(b"length 5")
     os.write(terminal, b"/quit\n")
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=HANG) == 0
     os.close(terminal)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(here):
-    blocked = here / "runs"
-    blocked.write_text("a file, where the folder of runs would be")
-    done = chargen("train", "book.txt", *SMALL, "--steps", "5", cwd=here)
-    assert done.returncode == 1
+    (here / "runs").write_text("a file, where the folder of runs would be")
+    done = invoke("train", "book.txt", *SMALL, "--steps", "5")
+    assert done.exit_code == 1
     assert done.stderr.count("\n") == 1
     assert "can't be made" in done.stderr
 

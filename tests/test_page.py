@@ -8,10 +8,13 @@ import pytest
 
 from chargen import ChargenError
 from chargen.clone import Clone
-from chargen.export.html import prove_in_browser
+from chargen.export import FORMATS
+from chargen.export.html import GREEDY, prove_in_browser
+from tests.conftest import HANG
 from tests.test_export import exported, greedy, random_model
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(
         shutil.which("chromium") is None or shutil.which("chromedriver") is None,
         reason="needs a browser and its driver: apt-get install chromium chromium-driver",
@@ -68,8 +71,8 @@ class Page:
     def attribute(self, name, attribute):
         return self.element(name).get_attribute(attribute)
 
-    def wait(self, true, seconds=20):
-        end = time.monotonic() + seconds
+    def wait(self, true):
+        end = time.monotonic() + HANG
         while not true():
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -111,6 +114,13 @@ def test_the_page_proves_itself_when_it_opens(page):
     assert "Proved" in page.element("proof").text
     assert page.element("name").text == "book"
     assert "3 x 20 LSTM" in page.element("told").text
+
+
+@pytest.mark.parametrize("numbers", FORMATS["html"].quantizations)
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_page_of_every_model_writes_the_same_in_the_browser_that_export_finds(tmp_path, layers, numbers):
+    _, found = exported(random_model(layers), "html", numbers, tmp_path)
+    assert f"which wrote the same {GREEDY} greedy characters" in found[0]
 
 
 def test_a_page_whose_weights_were_damaged_says_so(browser, path, tmp_path):

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from chargen.plot import curves
-from tests.conftest import chargen
+from tests.conftest import chargen, invoke
 
 RECORDS = [
     {"characters": 1000 * n, "seconds": 2.0 * n, "training_bpc": 4 / n, "validation_bpc": 5 / n, "step": n}
@@ -24,14 +24,14 @@ def test_the_command_draws_runs_and_refuses_what_it_can_not(trained, here):
     done = chargen("plot", str(trained), str(trained), "--output", "curves.svg", cwd=here)
     assert done.returncode == 0, done.stderr
     assert (here / "curves.svg").read_bytes().startswith(b"<?xml")
-    again = chargen("plot", str(trained), "--output", "curves.svg", cwd=here)
-    assert again.returncode == 1
+    again = invoke("plot", trained, "--output", "curves.svg")
+    assert again.exit_code == 1
     assert "exists and is left as it is" in again.stderr
-    other = chargen("plot", str(trained), "--output", "curves.gif", cwd=here)
-    assert other.returncode == 2
+    other = invoke("plot", trained, "--output", "curves.gif")
+    assert other.exit_code == 2
     assert "neither .svg nor .png" in other.stderr
     (here / "none").mkdir()
-    assert "is not a run" in chargen("plot", "none", "--output", "a.svg", cwd=here).stderr
+    assert "is not a run" in invoke("plot", "none", "--output", "a.svg").stderr
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])

@@ -105,9 +105,9 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_a_million_draws_have_the_probabilities_that_the_filters_leave(settings):
+def test_a_hundred_thousand_draws_have_the_probabilities_that_the_filters_leave(settings):
     chosen = filters(SampleConfig(**{"temperature": 1.0, **settings}), ABCD)
-    rows, calls = 1000, 1000
+    rows, calls = 1000, 100
     drawing = generators(7, rows)
     counts = np.zeros(4, int)
     for _ in range(calls):

@@ -1,5 +1,8 @@
+import itertools
 import json
+import os
 import shutil
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +89,48 @@ def told(run):
     progress = {k: v for k, v in checkpoint.summary["progress"].items() if k not in ("clock", "seconds")}
     arrays = {name: array.tobytes() for name, array in {**checkpoint.weights, **checkpoint.extra}.items()}
     return metrics, progress, arrays, run.model_path.read_bytes()
+
+
+class Killed(BaseException):
+    """In place of a signal that ends the process."""
+
+
+def killed_at(monkeypatch, rename, when):
+    """Let the process end before or after the rename of that number."""
+    replace_file, count = os.replace, itertools.count()
+
+    def replacing(*arguments):
+        number = next(count)
+        if number == rename and when == "before":
+            raise Killed
+        replace_file(*arguments)
+        if number == rename:
+            raise Killed
+
+    monkeypatch.setattr("os.replace", replacing)
+    return count
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_run_killed_at_any_write_goes_on_to_the_same_bytes(corpus, fake, often, monkeypatch, when):
+    def trained(name):
+        path = Path("runs") / name
+        run = Run(path) if path.exists() else begin(corpus, name)
+        checkpoint = run.checkpoint()
+        if checkpoint is None or not run.finished(Progress.of(checkpoint)):
+            finish(run, corpus)
+        return told(run)
+
+    with monkeypatch.context() as patch:
+        count = killed_at(patch, None, when)
+        whole = trained("whole")
+        writes = next(count)
+    assert writes > 12  # the folder; at each of four validations the model, if it is the best, metrics and checkpoint
+    for rename in range(writes):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            killed_at(patch, rename, when)
+            trained(f"run-{rename}")
+        assert trained(f"run-{rename}") == whole, rename
 
 
 def test_forty_steps_at_once_and_interrupted_are_the_same_bytes(corpus):
@@ -203,6 +248,37 @@ def test_a_finished_run_is_trained_further_with_a_new_schedule(corpus, often):
     assert metrics[: len(before)] == before
     assert metrics[-1]["step"] == 70
     assert max(m["learning_rate"] for m in metrics[len(before) :]) > 10 * before[-1]["learning_rate"]
+
+
+def test_a_run_given_minutes_ends_when_they_are_over(corpus, fake, monkeypatch):
+    now = 0.0
+
+    class Clock:
+        @staticmethod
+        def monotonic():
+            return now
+
+    compiled = sys.modules["chargen.train"].compile_step  # the fake one
+
+    def slow(*arguments):
+        update = compiled(*arguments)
+
+        def updating(*inputs):
+            nonlocal now
+            now += 0.25
+            return update(*inputs)
+
+        return updating
+
+    monkeypatch.setattr("chargen.train.time", Clock)
+    monkeypatch.setattr("chargen.train.compile_step", slow)
+    monkeypatch.setattr("chargen.train.reading_time", lambda *_: 1.5)
+    run = begin(corpus, "run", minutes=3.0)
+    records = finish(run, corpus)
+    (planned,) = (record for record in records if isinstance(record, Planned))
+    assert planned.characters_per_second == pytest.approx(4 * 8 / 0.25)
+    validations = sum(isinstance(record, Validation) for record in records)
+    assert validations * 1.5 + now == pytest.approx(180, abs=2)
 
 
 def test_a_step_that_is_not_finite_is_not_applied(corpus):

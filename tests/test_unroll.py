@@ -1,5 +1,6 @@
 """The unrolls equal the stock Keras layers, in value and gradient, with every mask and at odd sizes."""
 
+import functools
 import json
 import platform
 import subprocess
@@ -26,14 +27,15 @@ ONEDNN, ONEDNN16 = Execution("onednn"), Execution("onednn", "bfloat16")
 NAMED = {"loop": LOOP, "loop-bfloat16": LOOP16, "onednn": ONEDNN, "onednn-bfloat16": ONEDNN16}
 FAST = pytest.mark.parametrize("execution", NAMED.values(), ids=NAMED)
 ALL = pytest.mark.parametrize("execution", [Execution(), *NAMED.values()], ids=["keras", *NAMED])
+LONG = pytest.mark.long  # XLA compiles for a second or two for each size and each kind of mask
 SIZES = [
-    (1, 5, 3, 7, 4),
+    pytest.param((1, 5, 3, 7, 4), marks=LONG),
     (2, 7, 5, 19, 3),
-    (3, 16, 1, 1, 9),
-    (3, 33, 8, 18, 11),
-    (2, 128, 32, 17, 64),
-    (1, 192, 4, 5, 32),
-    (2, 512, 3, 4, 5),  # from here on the kernel is on the left on the way there too
+    pytest.param((3, 16, 1, 1, 9), marks=LONG),
+    pytest.param((3, 33, 8, 18, 11), marks=LONG),
+    pytest.param((2, 128, 32, 17, 64), marks=LONG),
+    pytest.param((1, 192, 4, 5, 32), marks=LONG),
+    pytest.param((2, 512, 3, 4, 5), marks=LONG),  # from here on the kernel is on the left on the way there too
     (1, 512, 32, 2, 5),  # here oneDNN multiplies it in float32
 ]
 
@@ -87,17 +89,17 @@ def plain(x, state, layers, masks=None, recurrent=None, restart=None):
 def value_and_gradients(compute, x, state, layers):
     """The outputs and the state; the gradients of a random sum of the outputs by the input and all weights."""
     variables = [weight.value for layer in layers for weight in layer.weights]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        outputs, after = compute(x)
+        loss = tf.reduce_sum(outputs * normal(np.random.default_rng(1), *outputs.shape))
+    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, [x, *variables])]
+    return [outputs, *tf.nest.flatten(after)], gradients
 
-    @tf.function
-    def run(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            outputs, after = compute(x)
-            loss = tf.reduce_sum(outputs * normal(np.random.default_rng(1), *outputs.shape))
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, [x, *variables])]
-        return [outputs, *tf.nest.flatten(after)], gradients
 
-    return run(x)
+def traced(compute, x, state, layers):
+    """The same, computed in a graph, as training computes it."""
+    return tf.function(lambda x: value_and_gradients(compute, x, state, layers))(x)
 
 
 def far(ours, theirs):
@@ -123,27 +125,31 @@ def assert_equal(ours, theirs, precision):
         assert apart(ours[1], theirs[1]) < 1e-2
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_the_loop_equals_the_stock_layers(size):
-    x, state, layers = case(*size)
-    stock = value_and_gradients(lambda x: unroll(x, state, layers, Execution()), x, state, layers)
-    assert_equal(value_and_gradients(lambda x: unroll(x, state, layers, LOOP), x, state, layers), stock, "float32")
+@functools.cache
+def kept_case(*size):
+    """A case that several tests read."""
+    return case(*size)
 
 
-@FAST
-@pytest.mark.parametrize("size", SIZES)
-def test_every_unroll_equals_the_equations(size, execution):
-    x, state, layers = case(*size)
-    theirs = value_and_gradients(lambda x: plain(x, state, layers), x, state, layers)
-    ours = value_and_gradients(lambda x: unroll(x, state, layers, execution), x, state, layers)
-    assert_equal(ours, theirs, execution.precision)
+@functools.cache
+def equations(*size):
+    """What the equations give for a case; computed once for all unrolls."""
+    x, state, layers = kept_case(*size)
+    return value_and_gradients(lambda x: plain(x, state, layers), x, state, layers)
 
 
 @ALL
-@pytest.mark.parametrize("vocabulary", [1, 13, LARGEST_TABLE * 5 + 1])
-@pytest.mark.parametrize(("rows", "masked"), [(3, False), (18, True)])
-def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabulary, rows, masked):
-    _, state, layers = case(2, 12, rows, 9, 5)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_unroll_equals_the_equations(size, execution):
+    x, state, layers = kept_case(*size)
+    ours = traced(lambda x: unroll(x, state, layers, execution), x, state, layers)
+    assert_equal(ours, equations(*size), execution.precision)
+
+
+@functools.cache
+def looked_up(vocabulary, rows, masked):
+    """Characters as rows of an embedding, with what the equations give for them."""
+    _, state, layers = kept_case(2, 12, rows, 9, 5)
     generator = np.random.default_rng(3)
     e = normal(generator, vocabulary, 5)
     ids = tf.constant(generator.integers(vocabulary, size=(rows, 9)), tf.int32)
@@ -153,15 +159,30 @@ def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabular
     }
     masks = masks if masked else {}
     theirs = value_and_gradients(lambda e: plain(tf.gather(e, ids), state, layers, **masks), e, state, layers)
-    ours = value_and_gradients(lambda e: unroll(ids, state, layers, execution, **masks, embedding=e), e, state, layers)
-    assert_equal(ours, theirs, execution.precision)
+    return e, ids, state, layers, masks, theirs
 
 
 @ALL
-@pytest.mark.parametrize("kind", ["masks", "variational", "recurrent", "restart", "all", "large"])
-def test_every_mask_does_what_the_equations_say(execution, kind):
+@pytest.mark.parametrize(
+    ("vocabulary", "rows", "masked"),
+    [
+        (13, 18, True),
+        (LARGEST_TABLE * 5 + 1, 18, True),
+        *(pytest.param(v, 3, False, marks=LONG) for v in (1, 13, LARGEST_TABLE * 5 + 1)),
+        pytest.param(1, 18, True, marks=LONG),
+    ],
+)
+def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabulary, rows, masked):
+    e, ids, state, layers, masks, theirs = looked_up(vocabulary, rows, masked)
+    ours = traced(lambda e: unroll(ids, state, layers, execution, **masks, embedding=e), e, state, layers)
+    assert_equal(ours, theirs, execution.precision)
+
+
+@functools.cache
+def masked(kind):
+    """Masks of a kind, with what the equations give for them."""
     count, units, rows = (1, 512, 32) if kind == "large" else (3, 6, 5)
-    x, state, layers = case(count, units, rows, 9, 4)
+    x, state, layers = kept_case(count, units, rows, 9, 4)
     generator = np.random.default_rng(2)
 
     def mask(*shape):
@@ -175,7 +196,17 @@ def test_every_mask_does_what_the_equations_say(execution, kind):
     if kind not in ("all", "large"):
         masks = {name: value for name, value in masks.items() if name == {"variational": "masks"}.get(kind, kind)}
     theirs = value_and_gradients(lambda x: plain(x, state, layers, **masks), x, state, layers)
-    ours = value_and_gradients(lambda x: unroll(x, state, layers, execution, **masks), x, state, layers)
+    return x, state, layers, masks, theirs
+
+
+@ALL
+@pytest.mark.parametrize(
+    "kind",
+    ["all", *(pytest.param(kind, marks=LONG) for kind in ("masks", "variational", "recurrent", "restart", "large"))],
+)
+def test_every_mask_does_what_the_equations_say(execution, kind):
+    x, state, layers, masks, theirs = masked(kind)
+    ours = traced(lambda x: unroll(x, state, layers, execution, **masks), x, state, layers)
     assert_equal(ours, theirs, execution.precision)
 
 
@@ -199,7 +230,7 @@ def test_a_model_gives_a_window_the_logits_that_it_gives_its_characters_one_by_o
 
 def test_gradients_are_the_numeric_ones():
     x, state, layers = case(2, 2, 2, 3, 2)
-    _, gradients = value_and_gradients(lambda x: unroll(x, state, layers, LOOP), x, state, layers)
+    _, gradients = traced(lambda x: unroll(x, state, layers, LOOP), x, state, layers)
     mixture = np.float64(normal(np.random.default_rng(1), 2, 3, 2))
 
     def loss(values):
@@ -229,10 +260,10 @@ def test_gradients_are_the_numeric_ones():
 
 @FAST
 def test_a_split_window_is_the_whole_window_exactly(execution):
-    x, state, layers = case(2, 24, 6, 20, 8)
+    x, state, layers = kept_case(2, 16, 6, 8, 8)
     whole, end = unroll(x, state, layers, execution)
-    first, middle = unroll(x[:, :7], state, layers, execution)
-    second, split_end = unroll(x[:, 7:], middle, layers, execution)
+    first, middle = unroll(x[:, :4], state, layers, execution)
+    second, split_end = unroll(x[:, 4:], middle, layers, execution)
     np.testing.assert_array_equal(whole, tf.concat([first, second], 1))
     for a, b in zip(tf.nest.flatten(end), tf.nest.flatten(split_end), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -240,7 +271,7 @@ def test_a_split_window_is_the_whole_window_exactly(execution):
 
 @FAST
 def test_rows_do_not_see_each_other(execution):
-    x, state, layers = case(2, 16, 6, 9, 8)
+    x, state, layers = kept_case(2, 16, 6, 8, 8)
     changed = tf.concat([x[:2], x[2:3] + 1, x[3:]], 0)
     a, b = (unroll(v, state, layers, execution)[0].numpy() for v in (x, changed))
     others = [0, 1, 3, 4, 5]
@@ -309,6 +340,7 @@ for execution, (characters, units, rows, steps) in itertools.product(executions,
 """
 
 
+@pytest.mark.long
 def test_a_chain_is_computed_by_the_thread_that_asks_for_it_so_that_chains_do_not_wait_for_one():
     names = json.dumps([(execution.unroll, execution.precision) for execution in NAMED.values()])
     result = subprocess.run([sys.executable, "-c", ASKING, names], capture_output=True, text=True, check=True)
@@ -368,6 +400,7 @@ def trained_loss(execution, steps=500):
     return np.mean(losses[-50:])
 
 
+@pytest.mark.long
 def test_five_hundred_steps_in_bfloat16_end_where_float32_does():
     exact, rounded = trained_loss(LOOP), trained_loss(ONEDNN16)
     assert exact < 2.0  # it has learnt something
@@ -381,6 +414,7 @@ def peak(batch_size, seq_length, precision):
     return interleaved({"chargen": side}, 1)["chargen"]["peak_memory"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("precision", "bytes_each"), [("float32", 36 * 2 + 24), ("bfloat16", 17 * 2 + 38)])
 def test_peak_memory_follows_the_formula_at_the_head_of_the_file(precision, bytes_each):
     more = peak(64, 136, precision) - peak(64, 8, precision)
@@ -413,9 +447,9 @@ def test_a_kernel_in_another_order_than_onednn_takes_is_found_out(monkeypatch, u
 
 
 @ALL
-@pytest.mark.parametrize("scale", [None, 0.5])
+@pytest.mark.parametrize("scale", [pytest.param(None, marks=LONG), 0.5])
 def test_chains_share_what_is_prepared_once(execution, scale):
-    x, state, layers = case(2, 64, 6, 9, 8)
+    x, state, layers = kept_case(2, 16, 6, 8, 8)
 
     def others():
         return scale and [layer.cell.recurrent_kernel * scale for layer in layers]
@@ -428,7 +462,7 @@ def test_chains_share_what_is_prepared_once(execution, scale):
             def compute(x):
                 return unroll(x, begin, layers, execution, recurrent_kernels=others(), prepared=given)
 
-            return tf.nest.flatten(value_and_gradients(compute, x[rows], begin, layers))
+            return tf.nest.flatten(traced(compute, x[rows], begin, layers))
 
         for own, shared in zip(computed(None), computed(prepared), strict=True):
             np.testing.assert_array_equal(own, shared)
@@ -464,7 +498,7 @@ def test_other_recurrent_kernels_are_taken_in_place_of_the_layers_own(execution)
         kernels = [layer.cell.recurrent_kernel * scale for layer, scale in zip(layers, scales, strict=True)]
         return unroll(x, state, layers, execution, recurrent_kernels=kernels)
 
-    ours = value_and_gradients(scaled, x, state, layers)
+    ours = traced(scaled, x, state, layers)
     for layer, scale in zip(layers, scales, strict=True):
         layer.cell.recurrent_kernel.assign(layer.cell.recurrent_kernel * scale)
     values, gradients = value_and_gradients(lambda x: plain(x, state, layers), x, state, layers)

@@ -42,7 +42,7 @@ def answer(setting: Setting) -> Answer:
     random = np.random.default_rng(setting.random_seed)
     places = random.integers(0, len(validation) - LENGTH, setting.pick(4000, 500))
     held = validation[places[:, None] + np.arange(LENGTH + 1)]
-    seconds, laps = setting.pick(40.0, 6.0), setting.pick(8, 3)
+    seconds, laps = setting.pick(40.0, 2.0), setting.pick(8, 3)
     curves: dict[str, list[tuple[float, float]]] = {}
     learnt: dict[str, int] = {}
     ways = {"one at the end": False, "one per character": True}
