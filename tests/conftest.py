@@ -27,7 +27,10 @@ from chargen.lock import locked  # noqa: E402
 
 SMALL = ["--units", "12", "--embedding", "6", "--batch-size", "4", "--seq-length", "8"]
 HANG = 1200  # seconds after which a process hangs; it is ten times what a slow day needs
-WORDS = "the cat sat on a mat and saw what it was that the old hat had in it\n".split(" ")
+WORDS = [
+    *("the", "cat", "sat", "on", "a", "mat", "and", "saw", "what"),
+    *("it", "was", "that", "the", "old", "hat", "had", "in", "it\n"),
+]
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,18 @@
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from chargen import ChargenError
 from chargen.bits import bits
+from chargen.clone import Clone
 from chargen.config import Execution, ModelConfig
 from chargen.evaluate import CONTEXT, NO_STARTS, ROWS, RUN_IN, STEP, dynamic, in_order, in_windows, reading_time, score
 from chargen.model import CharLM
 from chargen.modelfile import tempered
 from chargen.run import open_model
 from chargen.vocabulary import Vocabulary
+
+LONG = pytest.mark.long  # a graph is traced for each
+pytestmark = pytest.mark.xdist_group("evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +21,11 @@ def model():
 
 
 def alone(model, ids):
-    """The plain way: one row, from the first character to the last."""
-    logits, _ = tf.function(model)(ids[None, :-1].astype(np.int32), model.zero_state(1))
-    return keras.losses.sparse_categorical_crossentropy(ids[None, 1:], logits, from_logits=True).numpy()[0]
+    """The plain way: one row, from the first character to the last, by the clone."""
+    logits = Clone(model.arrays(), Vocabulary("abcdefghijklmnopqrstuvwxyz"[: len(model.arrays()["embedding"])])).read(
+        ids[:-1]
+    )
+    return np.logaddexp.reduce(logits, -1) - logits[np.arange(len(logits)), ids[1:]]
 
 
 def drawn(characters):
@@ -42,7 +46,7 @@ def test_a_trained_model_scores_the_same_side_by_side_as_alone(trained, text):
     assert bits(in_order(model)(ids).mean()) == pytest.approx(bits(alone(model, ids).mean()), abs=0.002)
 
 
-@pytest.mark.parametrize("characters", [2, 100, 2049])
+@pytest.mark.parametrize("characters", [100, pytest.param(2, marks=LONG), pytest.param(2049, marks=LONG)])
 def test_what_characters_cost_at_a_temperature_is_what_they_cost_the_model_of_it(model, characters):
     ids, temperatures = drawn(characters), (0.8, 1.0, 1.5)
     costs = in_order(model, temperatures=temperatures)(ids)
@@ -114,11 +118,12 @@ def test_a_dynamic_evaluation_learns_only_from_what_it_has_scored(model):
     assert np.abs(costs - alone(model, ids)).max() > 1e-3
 
 
+@LONG
 def test_a_dynamic_evaluation_can_not_foretell_chance(model):
     assert dynamic(model)(drawn(4000)).mean() > np.log(5) - 0.01
 
 
-@pytest.mark.parametrize("unroll", ["keras", "loop"])
+@pytest.mark.parametrize("unroll", ["loop", pytest.param("keras", marks=LONG)])
 def test_a_dynamic_evaluation_gains_on_a_text_that_repeats_and_leaves_the_weights_as_they_were(trained, unroll):
     file = open_model(trained)
     model = CharLM.of(file, Execution(unroll))
@@ -146,8 +151,13 @@ def test_a_text_of_nothing_known_is_refused(model):
         score("éßa", Vocabulary("abcde"), in_order(model))
 
 
-@pytest.mark.parametrize("evaluation", [in_order, dynamic])
-@pytest.mark.parametrize("characters", [300, 3000])
+@pytest.mark.parametrize(
+    ("evaluation", "characters"),
+    [
+        (in_order, 3000),
+        *(pytest.param(*p, marks=LONG) for p in ((in_order, 300), (dynamic, 300), (dynamic, 3000))),
+    ],
+)
 def test_a_document_costs_the_same_whatever_stood_before_it(model, evaluation, characters):
     before, after = drawn(characters), drawn(characters + 77)
     both, starts = np.concatenate([before, after]), np.array([characters])

@@ -19,12 +19,19 @@ from chargen.export.proof import LARGEST, Evidence, compare, drawn
 from chargen.modelfile import ModelFile, ready, weight_shapes
 from chargen.run import open_model
 from chargen.vocabulary import UNKNOWN, Vocabulary
-from tests.conftest import SMALL, chargen, invoke, once
+from tests.conftest import chargen, invoke, once
 
 PAIRS = [(name, numbers) for name, form in FORMATS.items() for numbers in form.quantizations]
-SCRIPTS = [(name, numbers) for name, numbers in PAIRS if FORMATS[name].snippet]
+SLOW = {"savedmodel", "keras"}  # by TensorFlow, which takes seconds
+LONG = pytest.mark.long
+SCRIPTS = [pytest.param(*p, marks=[LONG] * (p[0] in SLOW)) for p in PAIRS if FORMATS[p[0]].snippet]
 TRAINED = "trained, of 2 layers"
 LAYERS = {"of 1 layer": 1, "of 3 layers": 3}
+EVERY = [
+    pytest.param(*pair, which, marks=[LONG] * (pair[0] in SLOW and which == "of 1 layer"))
+    for pair in PAIRS
+    for which in (TRAINED, *LAYERS)
+]
 
 # A process with this before its program is without chargen, wherever it is installed.
 WITHOUT_CHARGEN = "import sys; sys.modules['chargen'] = None\n"
@@ -49,17 +56,9 @@ def random_model(layers, units=20):
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory, text):
-    """A trained model and random ones. Dropout has made it one that bears the rounding of few units to 8 bits."""
-
-    def build(folder):
-        (folder / "book.txt").write_text(text, "utf-8")
-        sizes = ["--layers", "2", "--units", "24", "--steps", "200", "--dropout", "0.5", "--learning-rate", "0.014"]
-        done = chargen("train", "book.txt", *SMALL, *sizes, cwd=folder)
-        assert done.returncode == 0, done.stderr
-
-    trained = open_model(once(tmp_path_factory, "exported", build) / "runs" / "book")
-    return {TRAINED: trained} | {name: random_model(n) for name, n in LAYERS.items()}
+def models(trained):
+    """A trained model and random ones."""
+    return {TRAINED: open_model(trained)} | {name: random_model(n) for name, n in LAYERS.items()}
 
 
 @pytest.fixture(scope="session")
@@ -98,9 +97,8 @@ def greedy(model, seed, length):
     return seed + "".join(clone.generate(length, temperature=0))
 
 
-@pytest.mark.parametrize("which", [TRAINED, *LAYERS])
-@pytest.mark.parametrize(("name", "numbers"), PAIRS)
-def test_every_format_says_in_its_own_runtime_what_the_model_says(models, artefacts, which, name, numbers):
+@pytest.mark.parametrize(("name", "numbers", "which"), EVERY)
+def test_every_format_says_in_its_own_runtime_what_the_model_says(models, artefacts, name, numbers, which):
     before = {key: array.copy() for key, array in models[which].weights.items()}
     path, found = artefacts(which, name, numbers)
     assert name == "html" or "characters a second in" in found[0]  # a page's is the browser's, if there is one
@@ -119,7 +117,12 @@ def test_the_note_beside_an_artefact_runs_where_there_is_no_chargen(models, arte
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_CHARGEN + program.removeprefix("python\n")],
         cwd=path.parent,
-        env={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8", "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"},
+        env={
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "KERAS_BACKEND": "tensorflow",
+        },
         capture_output=True,
         check=False,
     )
@@ -170,7 +173,7 @@ def test_an_export_that_says_something_else_is_removed(models, tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["savedmodel", "onnx"])
+@pytest.mark.parametrize("name", [pytest.param("savedmodel", marks=LONG), "onnx"])
 def test_what_exists_is_left_unless_it_is_to_be_replaced(models, artefacts, tmp_path, name):
     path, _ = artefacts("of 1 layer", name, "none")
     path = Path(shutil.copytree(path.parent, tmp_path, dirs_exist_ok=True)) / path.name
@@ -233,16 +236,17 @@ def test_the_onnx_file_reads_a_whole_window_as_it_reads_characters(models, artef
 
 
 def test_the_command_writes_into_the_run_and_tells_what_it_found(copied, here):
-    done = chargen("export", cwd=here)
-    assert done.returncode == 0, done.stderr
+    done = invoke("export")
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("runs/book/exports/book.savedmodel, ")
     assert "characters of the validation text" in done.stdout
     assert done.stderr == ""
     again = invoke("export", "--format", "savedmodel")
     assert again.exit_code == 1
     assert "--force" in again.stderr
-    moved = invoke("export", "--format", "numpy", "--format", "onnx", "--quantize", "none", "--output", "out")
-    assert moved.exit_code == 0, moved.stderr
+    words = ["--format", "numpy", "--format", "onnx", "--quantize", "none", "--output", "out"]
+    moved = chargen("export", *words, cwd=here)  # as a process of its own, once
+    assert (moved.returncode, moved.stderr) == (0, "")
     assert sorted(file.name for file in (here / "out").iterdir()) == [
         "book.numpy", "book.numpy.md", "book.onnx", "book.onnx.md",
     ]  # fmt: skip

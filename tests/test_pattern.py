@@ -52,7 +52,7 @@ def test_scores_are_the_exact_costs_and_leave_the_clone_alone(clone, weights):
 
 def test_the_draw_has_the_normalised_probabilities_with_the_separator(clone, weights):
     generator = np.random.default_rng(0)
-    alternatives, draws = ["a", "ab", "cab"], 3000
+    alternatives, draws = ["a", "ab", "cab"], 1000
     kept = clone.state
     counts = dict.fromkeys(alternatives, 0)
     for _ in range(draws):

@@ -22,15 +22,30 @@ from chargen.streams import Streams
 from chargen.train import compile_step
 from chargen.unroll import LARGEST_TABLE, choose, has_onednn, packs, prepare, project, row_groups
 
+
+def unrolled(execution):
+    return f"{execution.unroll}-{execution.precision}"
+
+
 LOOP, LOOP16 = Execution("loop"), Execution("loop", "bfloat16")
 ONEDNN, ONEDNN16 = Execution("onednn"), Execution("onednn", "bfloat16")
 NAMED = {"loop": LOOP, "loop-bfloat16": LOOP16, "onednn": ONEDNN, "onednn-bfloat16": ONEDNN16}
-FAST = pytest.mark.parametrize("execution", NAMED.values(), ids=NAMED)
-ALL = pytest.mark.parametrize("execution", [Execution(), *NAMED.values()], ids=["keras", *NAMED])
-LONG = pytest.mark.long  # XLA compiles for a second or two for each size and each kind of mask
+# XLA compiles for a second or two for each size and each kind of mask, but only once in a process: so most tests have
+# one size, and all of them one process.
+pytestmark = pytest.mark.xdist_group("unroll")
+LONG = pytest.mark.long
+EVERY = pytest.mark.parametrize("execution", [Execution(), *NAMED.values()], ids=["keras", *NAMED])
+FAST = pytest.mark.parametrize(
+    "execution", [LOOP, ONEDNN16, *(pytest.param(e, marks=LONG) for e in (LOOP16, ONEDNN))], ids=unrolled
+)
+ALL = pytest.mark.parametrize(
+    "execution", [Execution(), LOOP, ONEDNN16, *(pytest.param(e, marks=LONG) for e in (LOOP16, ONEDNN))], ids=unrolled
+)
+SIZE = (2, 16, 6, 8, 8)
 SIZES = [
+    SIZE,
     pytest.param((1, 5, 3, 7, 4), marks=LONG),
-    (2, 7, 5, 19, 3),
+    pytest.param((2, 7, 5, 19, 3), marks=LONG),
     pytest.param((3, 16, 1, 1, 9), marks=LONG),
     pytest.param((3, 33, 8, 18, 11), marks=LONG),
     pytest.param((2, 128, 32, 17, 64), marks=LONG),
@@ -99,7 +114,12 @@ def value_and_gradients(compute, x, state, layers):
 
 def traced(compute, x, state, layers):
     """The same, computed in a graph, as training computes it."""
-    return tf.function(lambda x: value_and_gradients(compute, x, state, layers))(x)
+    return tf.function(lambda x: value_and_gradients(compute, x, state, layers), autograph=False)(x)
+
+
+def outputs_of(x, state, layers, execution):
+    """Outputs (B, T, H) and the state, computed in a graph."""
+    return tf.function(lambda x: unroll(x, state, layers, execution), autograph=False)(x)
 
 
 def far(ours, theirs):
@@ -138,7 +158,7 @@ def equations(*size):
     return value_and_gradients(lambda x: plain(x, state, layers), x, state, layers)
 
 
-@ALL
+@EVERY
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_unroll_equals_the_equations(size, execution):
     x, state, layers = kept_case(*size)
@@ -146,34 +166,43 @@ def test_every_unroll_equals_the_equations(size, execution):
     assert_equal(ours, equations(*size), execution.precision)
 
 
-@functools.cache
-def looked_up(vocabulary, rows, masked):
-    """Characters as rows of an embedding, with what the equations give for them."""
-    _, state, layers = kept_case(2, 12, rows, 9, 5)
-    generator = np.random.default_rng(3)
-    e = normal(generator, vocabulary, 5)
-    ids = tf.constant(generator.integers(vocabulary, size=(rows, 9)), tf.int32)
-    masks = {
-        "masks": [normal(generator, rows, 9, 12) for _ in state],
-        "restart": tf.constant(generator.random((rows, 9)) < 0.3),
+def mask_of(generator, *shape):
+    return tf.constant((generator.random(shape) < 0.6) / 0.6, tf.float32)
+
+
+def all_masks(layers, units, rows, steps, generator, over_time):
+    return {
+        "masks": [mask_of(generator, rows, over_time, units) for _ in range(layers)],
+        "recurrent": [mask_of(generator, rows, units) for _ in range(layers)],
+        "restart": tf.constant(generator.random((rows, steps)) < 0.3),
     }
-    masks = masks if masked else {}
-    theirs = value_and_gradients(lambda e: plain(tf.gather(e, ids), state, layers, **masks), e, state, layers)
-    return e, ids, state, layers, masks, theirs
+
+
+@functools.cache
+def looked_up(vocabulary, masked):
+    """Characters as rows of an embedding, with what the equations give for them."""
+    layers, units, rows, steps, width = SIZE
+    _, state, made = kept_case(*SIZE)
+    generator = np.random.default_rng(3)
+    e = normal(generator, vocabulary, width)
+    ids = tf.constant(generator.integers(vocabulary, size=(rows, steps)), tf.int32)
+    masks = all_masks(layers, units, rows, steps, generator, steps) if masked else {}
+    theirs = value_and_gradients(lambda e: plain(tf.gather(e, ids), state, made, **masks), e, state, made)
+    return e, ids, state, made, masks, theirs
 
 
 @ALL
 @pytest.mark.parametrize(
-    ("vocabulary", "rows", "masked"),
+    ("vocabulary", "masked"),
     [
-        (13, 18, True),
-        (LARGEST_TABLE * 5 + 1, 18, True),
-        *(pytest.param(v, 3, False, marks=LONG) for v in (1, 13, LARGEST_TABLE * 5 + 1)),
-        pytest.param(1, 18, True, marks=LONG),
+        (13, True),
+        (LARGEST_TABLE * SIZE[-1] + 1, True),
+        *(pytest.param(v, False, marks=LONG) for v in (1, 13, LARGEST_TABLE * SIZE[-1] + 1)),
+        pytest.param(1, True, marks=LONG),
     ],
 )
-def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabulary, rows, masked):
-    e, ids, state, layers, masks, theirs = looked_up(vocabulary, rows, masked)
+def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabulary, masked):
+    e, ids, state, layers, masks, theirs = looked_up(vocabulary, masked)
     ours = traced(lambda e: unroll(ids, state, layers, execution, **masks, embedding=e), e, state, layers)
     assert_equal(ours, theirs, execution.precision)
 
@@ -181,22 +210,13 @@ def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabular
 @functools.cache
 def masked(kind):
     """Masks of a kind, with what the equations give for them."""
-    count, units, rows = (1, 512, 32) if kind == "large" else (3, 6, 5)
-    x, state, layers = kept_case(count, units, rows, 9, 4)
-    generator = np.random.default_rng(2)
-
-    def mask(*shape):
-        return tf.constant((generator.random(shape) < 0.6) / 0.6, tf.float32)
-
-    masks = {
-        "masks": [mask(rows, 1 if kind == "variational" else 9, units) for _ in range(count)],
-        "recurrent": [mask(rows, units) for _ in range(count)],
-        "restart": tf.constant(generator.random((rows, 9)) < 0.3),
-    }
+    layers, units, rows, steps, width = (1, 512, 32, 9, 4) if kind == "large" else SIZE
+    x, state, made = kept_case(layers, units, rows, steps, width)
+    masks = all_masks(layers, units, rows, steps, np.random.default_rng(2), 1 if kind == "variational" else steps)
     if kind not in ("all", "large"):
         masks = {name: value for name, value in masks.items() if name == {"variational": "masks"}.get(kind, kind)}
-    theirs = value_and_gradients(lambda x: plain(x, state, layers, **masks), x, state, layers)
-    return x, state, layers, masks, theirs
+    theirs = value_and_gradients(lambda x: plain(x, state, made, **masks), x, state, made)
+    return x, state, made, masks, theirs
 
 
 @ALL
@@ -211,13 +231,13 @@ def test_every_mask_does_what_the_equations_say(execution, kind):
 
 
 @FAST
-@pytest.mark.parametrize("characters", [5, 23])  # fewer than units, and more
+@pytest.mark.parametrize("characters", [5, pytest.param(25, marks=LONG)])  # fewer than units, and more
 def test_a_model_gives_a_window_the_logits_that_it_gives_its_characters_one_by_one(execution, characters):
-    model = CharLM(characters, ModelConfig(layers=2, units=9, embedding=4), execution=execution)
-    ids = tf.constant(np.random.default_rng(4).integers(characters, size=(3, 7)), tf.int32)
-    logits, end = model(ids, model.zero_state(3))
-    state, single = model.zero_state(3), []
-    for t in range(7):
+    model = CharLM(characters, ModelConfig(layers=2, units=16, embedding=8), execution=execution)
+    ids = tf.constant(np.random.default_rng(4).integers(characters, size=(6, 8)), tf.int32)
+    logits, end = tf.function(model, autograph=False)(ids, model.zero_state(6))
+    state, single = model.zero_state(6), []
+    for t in range(8):
         one, state = model.step(ids[:, t : t + 1], state)
         single.append(one)
     near = 1e-5 if execution.precision == "float32" else 2e-2
@@ -260,10 +280,10 @@ def test_gradients_are_the_numeric_ones():
 
 @FAST
 def test_a_split_window_is_the_whole_window_exactly(execution):
-    x, state, layers = kept_case(2, 16, 6, 8, 8)
-    whole, end = unroll(x, state, layers, execution)
-    first, middle = unroll(x[:, :4], state, layers, execution)
-    second, split_end = unroll(x[:, 4:], middle, layers, execution)
+    x, state, layers = kept_case(*SIZE)
+    whole, end = outputs_of(x, state, layers, execution)
+    first, middle = outputs_of(x[:, :4], state, layers, execution)
+    second, split_end = outputs_of(x[:, 4:], middle, layers, execution)
     np.testing.assert_array_equal(whole, tf.concat([first, second], 1))
     for a, b in zip(tf.nest.flatten(end), tf.nest.flatten(split_end), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -271,9 +291,9 @@ def test_a_split_window_is_the_whole_window_exactly(execution):
 
 @FAST
 def test_rows_do_not_see_each_other(execution):
-    x, state, layers = kept_case(2, 16, 6, 8, 8)
+    x, state, layers = kept_case(*SIZE)
     changed = tf.concat([x[:2], x[2:3] + 1, x[3:]], 0)
-    a, b = (unroll(v, state, layers, execution)[0].numpy() for v in (x, changed))
+    a, b = (outputs_of(v, state, layers, execution)[0].numpy() for v in (x, changed))
     others = [0, 1, 3, 4, 5]
     np.testing.assert_array_equal(a[others], b[others])
     assert (a[2] != b[2]).any()
@@ -369,6 +389,7 @@ print(*pages[1:])
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told to keep memory")
 @pytest.mark.parametrize(("whose", "kept"), [("own", True), ("library", False)])
 def test_a_process_of_the_commands_own_uses_freed_memory_again(whose, kept):
@@ -426,8 +447,8 @@ def test_peak_memory_follows_the_formula_at_the_head_of_the_file(precision, byte
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_onednn_is_not_called_where_the_processor_lacks_what_it_needs(monkeypatch, precision):
     monkeypatch.setattr("chargen.unroll.has_onednn", lambda precision: False)
-    x, state, layers = case(2, 7, 5, 19, 3)
-    ours, plainly = (unroll(x, state, layers, Execution(name, precision))[0].numpy() for name in ("onednn", "loop"))
+    x, state, layers = kept_case(*SIZE)
+    ours, plainly = (outputs_of(x, state, layers, Execution(n, precision))[0].numpy() for n in ("onednn", "loop"))
     np.testing.assert_array_equal(ours, plainly)
 
 
@@ -449,20 +470,21 @@ def test_a_kernel_in_another_order_than_onednn_takes_is_found_out(monkeypatch, u
 @ALL
 @pytest.mark.parametrize("scale", [pytest.param(None, marks=LONG), 0.5])
 def test_chains_share_what_is_prepared_once(execution, scale):
-    x, state, layers = kept_case(2, 16, 6, 8, 8)
+    count, units, rows, steps, width = SIZE
+    x, state, layers = kept_case(count, units, 2 * rows, steps, width)
 
     def others():
         return scale and [layer.cell.recurrent_kernel * scale for layer in layers]
 
-    prepared = prepare(layers, execution, [3, 3], others())
-    for rows in (slice(0, 3), slice(3, 6)):
-        begin = tf.nest.map_structure(lambda a, rows=rows: a[rows], state)
+    prepared = prepare(layers, execution, [rows, rows], others())
+    for part in (slice(0, rows), slice(rows, 2 * rows)):
+        begin = tf.nest.map_structure(lambda a, part=part: a[part], state)
 
-        def computed(given, rows=rows, begin=begin):
+        def computed(given, part=part, begin=begin):
             def compute(x):
                 return unroll(x, begin, layers, execution, recurrent_kernels=others(), prepared=given)
 
-            return tf.nest.flatten(traced(compute, x[rows], begin, layers))
+            return tf.nest.flatten(traced(compute, x[part], begin, layers))
 
         for own, shared in zip(computed(None), computed(prepared), strict=True):
             np.testing.assert_array_equal(own, shared)
@@ -491,8 +513,8 @@ def test_the_last_layer_multiplies_in_bfloat16_as_in_float32(shape):
 
 @ALL
 def test_other_recurrent_kernels_are_taken_in_place_of_the_layers_own(execution):
-    x, state, layers = case(2, 7, 5, 19, 3)
-    scales = [normal(np.random.default_rng(n), 7, 28) for n in range(2)]
+    x, state, layers = case(*SIZE)
+    scales = [normal(np.random.default_rng(n), 16, 64) for n in range(2)]
 
     def scaled(x):
         kernels = [layer.cell.recurrent_kernel * scale for layer, scale in zip(layers, scales, strict=True)]
