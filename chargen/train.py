@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from math import ceil, isfinite
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ class Validation(NamedTuple):
 class Recovery(NamedTuple):
     """A loss or a gradient was not finite: training went back to a checkpoint, at a lower rate."""
 
-    failed: int  # the step whose update was not made
+    failed: int  # the step that could not be made, or whose validation was not finite
     step: int  # the checkpoint's
     factor: float
 
@@ -94,6 +95,38 @@ class Wishes(NamedTuple):
     stop: bool = False
     save: bool = False  # as the last checkpoint is old
     plan: bool = False  # as the speed is known
+
+
+class Diverged(Exception):  # noqa: N818  - it ends nothing: training recovers from it
+    """The update that makes step ``step`` had a loss or a gradient that is not finite; or its validation had."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
+class Stopwatch:
+    """How long a step takes, without the first ones, which compile."""
+
+    def __init__(self) -> None:
+        self._steps = -UNMEASURED_STEPS
+        self._first = self._last = time.monotonic()
+
+    def lap(self) -> None:
+        """Note that a step has ended."""
+        self._steps, self._last = self._steps + 1, time.monotonic()
+        if self._steps == 0:
+            self._first = self._last
+
+    def enough(self, minutes: float) -> bool:
+        """Return whether it has run for long enough to plan so many minutes."""
+        least = min(MEASURED_SECONDS, MEASURED_SHARE * 60 * minutes)
+        return self._steps >= 1 and self._last - self._first >= least
+
+    @property
+    def step_seconds(self) -> float:
+        """The mean seconds of a step."""
+        return (self._last - self._first) / self._steps
 
 
 def train(
@@ -131,9 +164,9 @@ def train(
     window_size = streams.batch_size * streams.seq_length
 
     state, progress = spread(model.zero_state(rows.stop - rows.start)), Progress()
-    # The last update's sum of nats, whether it was made, and its wishes: looked at one step late, so that the host
-    # never waits for the step that is running.
-    pending: tuple[tf.Tensor, tf.Tensor, tf.Tensor] | None = None
+    # The last update's step, sum of nats, whether it was made, and its wishes: looked at one step late, so that the
+    # host never waits for the step that is running.
+    pending: tuple[int, tf.Tensor, tf.Tensor, tf.Tensor] | None = None
     lap = saved = time.monotonic()
     metrics: list[dict[str, Any]] = []
 
@@ -142,16 +175,17 @@ def train(
         passed, lap = time.monotonic() - lap, time.monotonic()
         progress = replace(progress, clock=progress.clock + passed, seconds=progress.seconds + passed)
 
-    def settle() -> tuple[bool, Wishes]:
-        """Account for the pending update; return whether it was made, and what was wished with it."""
+    def settle() -> Wishes:
+        """Account for the pending update; return what was wished with it. Raises Diverged if it was not made."""
         nonlocal pending, progress
         if pending is None:
-            return True, Wishes()
-        (nats, made, wishes), pending = pending, None
-        if made:
-            characters = progress.characters + window_size
-            progress = replace(progress, nats=progress.nats + float(nats), characters=characters)
-        return bool(made), Wishes(*(wishes.numpy() > 0).tolist())
+            return Wishes()
+        (step, nats, made, wishes), pending = pending, None
+        if not made:
+            raise Diverged(step)
+        characters = progress.characters + window_size
+        progress = replace(progress, nats=progress.nats + float(nats), characters=characters)
+        return Wishes(*(wishes.numpy() > 0).tolist())
 
     def restore(checkpoint: Checkpoint) -> None:
         nonlocal state, progress
@@ -179,13 +213,13 @@ def train(
         best = int(nats.argmin())  # NumPy gives the place of the first NaN, if there is one
         return float(nats[best]), temperatures[best]
 
-    def validate() -> Validation | None:
-        """Score the validation text and write all files; None, and no files, if the score is not finite."""
+    def validate() -> Validation:
+        """Score the validation text and write all files. Raises Diverged if the score is not finite."""
         nonlocal progress, metrics
         tick()
         nats, temperature = score()
         if not isfinite(nats):
-            return None
+            raise Diverged(progress.step)
         best = progress.best is None or nats < progress.best
         record = {
             "step": progress.step,
@@ -229,73 +263,98 @@ def train(
     run.write_metrics(metrics)
     save()
 
-    laps, agreed = [time.monotonic()], Wishes()
+    stopwatch, rate = Stopwatch(), 0.0
     windows = streams.read_ahead(progress.step, rows)
+
+    def plan() -> Planned:
+        """Fix how many steps fit into the minutes that are left, by the speed so far."""
+        nonlocal config, lap
+        settle()
+        own = reading_time(evaluate, *validation)
+        validated_in = float(total(own * np.eye(here.workers)[here.number]).max())
+        before = time.monotonic()
+        save()
+        validated_in += time.monotonic() - before
+        left, seconds = 60 * (settings.minutes or 0) - (time.monotonic() - began), stopwatch.step_seconds
+        done = progress.step - config.start
+        more = steps_in(left, seconds, validated_in, window_size, len(validation.ids), done)
+        more, seconds = json.loads(share(json.dumps([more, seconds]).encode()))
+        config = fixed(config, progress.step + more, streams.characters)
+        run.reconfigure(config)
+        lap = time.monotonic()
+        return Planned(progress.step + more, (progress.step + more) / streams.windows, window_size / seconds)
+
+    def advance() -> Wishes:
+        """Dispatch an update; return what was wished with the one before. Raises Diverged if that was not made."""
+        nonlocal state, pending, progress, rate
+        rate = progress.factor * learning_rate(progress.step, config.start, config.stop, settings.learning_rate)
+        wishes = Wishes(
+            stop=stopping(),
+            save=chief and time.monotonic() - saved > CHECKPOINT_SECONDS,
+            plan=chief and config.stop is None and stopwatch.enough(settings.minutes or 0),
+        )
+        counters = tf.constant(progress.step, tf.int64), tf.constant(rate), tf.constant(wishes, tf.float32)
+        drops = tf.constant([config.train.dropout or 0, config.train.weight_drop or 0], tf.float32)
+        state, *result = update(*spread(next(windows)), state, *counters, drops)
+        agreed = settle()
+        progress = replace(progress, step=progress.step + 1)
+        pending = (progress.step, result[0], result[1], result[2])
+        stopwatch.lap()
+        return agreed
+
+    def recover(failed: int) -> Recovery:
+        """Go back to the last checkpoint at half the rate."""
+        nonlocal pending, progress, windows
+        pending = None
+        if progress.recoveries == MOST_RECOVERIES:
+            raise ChargenError(
+                f"training diverged for the {MOST_RECOVERIES + 1}th time, at step {failed:,}: the best model "
+                "so far is intact; train again with a lower --learning-rate or --clip-norm"
+            )
+        restore(Checkpoint.read(run.checkpoint_path))
+        windows.close()
+        windows = streams.read_ahead(progress.step, rows)
+        progress = replace(progress, factor=progress.factor / 2, recoveries=progress.recoveries + 1)
+        save()
+        return Recovery(failed, progress.step, progress.factor)
+
+    def due() -> bool:
+        """Return whether the validation text is to be scored after this step."""
+        if config.stop is None:
+            return False
+        every = interval(config.stop - config.start, window_size, len(validation.ids))
+        return progress.step == config.stop or (progress.step - config.start) % every == 0
+
+    agreed = Wishes()
     try:
         while not (progress.finished or agreed.stop):
-            if config.stop is None and agreed.plan:
-                settle()
-                own = reading_time(evaluate, *validation)
-                validated_in = float(total(own * np.eye(here.workers)[here.number]).max())
-                before = time.monotonic()
-                save()
-                validated_in += time.monotonic() - before
-                left, seconds = 60 * (settings.minutes or 0) - (time.monotonic() - began), _step_seconds(laps)
-                done = progress.step - config.start
-                more = steps_in(left, seconds, validated_in, window_size, len(validation.ids), done)
-                more, seconds = json.loads(share(json.dumps([more, seconds]).encode()))
-                config = fixed(config, progress.step + more, streams.characters)
-                run.reconfigure(config)
-                yield Planned(progress.step + more, (progress.step + more) / streams.windows, window_size / seconds)
-                lap = time.monotonic()
-            rate = progress.factor * learning_rate(progress.step, config.start, config.stop, settings.learning_rate)
-            wishes = Wishes(
-                stop=stopping(),
-                save=chief and time.monotonic() - saved > CHECKPOINT_SECONDS,
-                plan=chief and config.stop is None and _measured(laps, settings),
-            )
-            counters = tf.constant(progress.step, tf.int64), tf.constant(rate), tf.constant(wishes, tf.float32)
-            drops = tf.constant([config.train.dropout or 0, config.train.weight_drop or 0], tf.float32)
-            state, *result = update(*spread(next(windows)), state, *counters, drops)
-            made, agreed = settle()
-            pending = (result[0], result[1], result[2])
-            progress = replace(progress, step=progress.step + 1)
-            laps.append(time.monotonic())
-            done = progress.step - config.start
-            due = config.stop is not None and (
-                progress.step == config.stop
-                or done % interval(config.stop - config.start, window_size, len(validation.ids)) == 0
-            )
-            if due or agreed.save:
-                made = settle()[0] and made
-            validated = validate() if due and made else None
-            if not made or (due and validated is None):
-                failed, pending = progress.step, None
-                if progress.recoveries == MOST_RECOVERIES:
-                    raise ChargenError(
-                        f"training diverged for the {MOST_RECOVERIES + 1}th time, at step {failed:,}: the best model "
-                        "so far is intact; train again with a lower --learning-rate or --clip-norm"
-                    )
-                restore(Checkpoint.read(run.checkpoint_path))
-                windows.close()
-                windows = streams.read_ahead(progress.step, rows)
-                progress = replace(progress, factor=progress.factor / 2, recoveries=progress.recoveries + 1)
-                save()
-                yield Recovery(failed, progress.step, progress.factor)
-            elif validated is not None:
-                yield validated
-                lap = time.monotonic()  # what the caller does with a validation is not training
-            else:
+            try:
+                if config.stop is None and agreed.plan:
+                    yield plan()
+                agreed = advance()
+                if due():
+                    settle()
+                    yield validate()
+                    lap = time.monotonic()  # what the caller does with a validation is not training
+                    continue
                 if agreed.save:
+                    settle()
                     save()
                 if progress.characters:
                     average = bits(progress.nats / progress.characters)
                     yield Step(progress.step, progress.step / streams.windows, average)
-        if not progress.finished and settle()[0]:
-            save()
+            except Diverged as diverged:
+                agreed = Wishes()
+                yield recover(diverged.step)
+        if not progress.finished:
+            with suppress(Diverged):  # then the checkpoint before is the last that is whole
+                settle()
+                save()
     except GeneratorExit:
-        if here.workers == 1 and settle()[0]:
-            save()
+        if here.workers == 1:
+            with suppress(Diverged):
+                settle()
+                save()
         raise
     except tf.errors.ResourceExhaustedError:
         raise ChargenError(
@@ -329,18 +388,6 @@ def steps_in(seconds: float, step: float, validation: float, window: int, held_o
         else:
             too_many = steps
     return fitting
-
-
-def _measured(laps: list[float], settings: TrainConfig) -> bool:
-    """Return whether the times between steps were taken long enough."""
-    laps = laps[UNMEASURED_STEPS:]
-    enough = min(MEASURED_SECONDS, MEASURED_SHARE * 60 * (settings.minutes or 0))
-    return len(laps) >= 2 and laps[-1] - laps[0] >= enough
-
-
-def _step_seconds(laps: list[float]) -> float:
-    laps = laps[UNMEASURED_STEPS:]
-    return (laps[-1] - laps[0]) / (len(laps) - 1)
 
 
 def compile_step(

@@ -9,7 +9,8 @@ import pytest
 from chargen import ChargenError
 from chargen.clone import Clone
 from chargen.export import FORMATS
-from chargen.export.html import GREEDY, prove_in_browser
+from chargen.export.html import prove_in_browser
+from chargen.export.proof import GREEDY
 from tests.conftest import HANG
 from tests.test_export import exported, greedy, random_model
 

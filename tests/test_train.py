@@ -20,7 +20,7 @@ from chargen.corpus import read
 from chargen.evaluate import in_order, score
 from chargen.model import CharLM
 from chargen.modelfile import Checkpoint, ModelFile
-from chargen.optimizer import Adam
+from chargen.optimizer import Adam, learning_rate
 from chargen.plan import plan, resume
 from chargen.run import Progress, Run
 from chargen.streams import Streams
@@ -303,45 +303,72 @@ def test_a_step_that_is_not_finite_is_not_applied(corpus):
 
 
 def poisoned(monkeypatch, steps):
-    """Make the steps given give a loss that is not a number, as often as they are named."""
-    left = list(steps)
+    """Let the updates that make the steps given be refused for a loss that is not a number, as often as named."""
+    left, compiled = list(steps), sys.modules["chargen.train"].compile_step
 
-    def compiled(*arguments):
-        update = compile_step(*arguments)
+    def compiling(*arguments):
+        update = compiled(*arguments)
 
         def poisoning(x, y, begins, restarts, state, step, *rest):
             after, nats, made, wishes = update(x, y, begins, restarts, state, step, *rest)
-            if left and int(step) == left[0]:
+            if left and int(step) + 1 == left[0]:
                 left.pop(0)
                 return after, nats * np.nan, tf.constant(False), wishes
             return after, nats, made, wishes
 
         return poisoning
 
-    monkeypatch.setattr("chargen.train.compile_step", compiled)
+    monkeypatch.setattr("chargen.train.compile_step", compiling)
 
 
-def test_divergence_goes_back_to_the_last_checkpoint_at_half_the_rate(corpus, monkeypatch):
-    poisoned(monkeypatch, [25, 33])
+@pytest.mark.parametrize("failing", [1, 2, 9, 10, 11, 25, 39, 40])  # validations are after steps 10, 20, 30 and 40
+def test_divergence_goes_back_to_the_last_checkpoint_at_half_the_rate(corpus, fake, often, monkeypatch, failing):
+    poisoned(monkeypatch, [failing])
     run = begin(corpus, "run")
     records = finish(run, corpus)
-    recoveries = [r for r in records if isinstance(r, Recovery)]
-    assert [r.factor for r in recoveries] == [0.5, 0.25]
-    assert all(r.step <= failed for r, failed in zip(recoveries, (25, 33), strict=True))
-    assert run.metrics()[-1]["step"] == 40
-    assert [m["step"] for m in run.metrics()] == sorted({m["step"] for m in run.metrics()})
+    assert [r for r in records if isinstance(r, Recovery)] == [Recovery(failing, (failing - 1) // 10 * 10, 0.5)]
+    assert [m["step"] for m in run.metrics()] == [10, 20, 30, 40]
     progress = Progress.of(Checkpoint.read(run.checkpoint_path))
-    assert (progress.factor, progress.recoveries) == (0.25, 2)
-    assert all(isinstance(r, Step | Validation | Recovery) for r in records)
+    assert (progress.step, progress.factor, progress.recoveries) == (40, 0.5, 1)
+    # Nothing of the failed step is left: it is a run that took half the rate from the checkpoint on.
+    rates = [m["learning_rate"] for m in run.metrics()]
+    halved = [learning_rate(m["step"] - 1, 0, 40, 0.01) / (2 if m["step"] >= failing else 1) for m in run.metrics()]
+    assert rates == pytest.approx(halved)
 
 
-def test_training_gives_up_after_three_divergences_with_the_best_model_intact(corpus, monkeypatch):
-    poisoned(monkeypatch, [30] * (MOST_RECOVERIES + 1))
-    monkeypatch.setattr("chargen.train.READ_BETWEEN", 0)
+def test_each_divergence_halves_the_rate_again(corpus, fake, monkeypatch):
+    poisoned(monkeypatch, [25, 33])
+    recoveries = [r for r in finish(begin(corpus, "run"), corpus) if isinstance(r, Recovery)]
+    assert recoveries == [Recovery(25, 0, 0.5), Recovery(33, 0, 0.25)]
+
+
+def test_a_step_that_fails_just_before_the_planning_is_not_planned_from(corpus, fake, monkeypatch):
+    """The planning saves a checkpoint, to which the next recovery goes back."""
+    monkeypatch.setattr("chargen.train.reading_time", lambda *_: 0.0)
+    monkeypatch.setattr("chargen.train.Stopwatch.enough", lambda self, minutes: self._steps >= 3)
+    poisoned(monkeypatch, [8])
+    run = begin(corpus, "run", minutes=0.001)
+    records = finish(run, corpus)
+    recovery, planned = (r for r in records if not isinstance(r, Step | Validation))
+    assert recovery == Recovery(8, 0, 0.5)  # step 7 wishes to plan, which is agreed to with step 8, whose update fails
+    assert isinstance(planned, Planned)
+    for name, array in Checkpoint.read(run.checkpoint_path).extra.items():
+        assert np.isfinite(array).all(), name
+
+
+def test_a_step_that_fails_as_training_is_stopped_is_not_kept(corpus, fake, monkeypatch):
+    poisoned(monkeypatch, [13])
     run = begin(corpus, "run")
-    with pytest.raises(ChargenError, match=r"diverged.*--learning-rate"):
+    finish(run, corpus, 13)
+    assert Progress.of(Checkpoint.read(run.checkpoint_path)).step == 0
+
+
+def test_training_gives_up_after_three_divergences_with_the_best_model_intact(corpus, fake, often, monkeypatch):
+    poisoned(monkeypatch, [31] * (MOST_RECOVERIES + 1))
+    run = begin(corpus, "run")
+    with pytest.raises(ChargenError, match=r"diverged.*at step 31.*--learning-rate"):
         finish(run, corpus)
-    assert ModelFile.read(run.model_path).summary["step"] <= 30
+    assert ModelFile.read(run.model_path).summary["step"] in (10, 20, 30)
 
 
 def test_a_full_disk_ends_training_with_the_earlier_files_intact(corpus, fake, monkeypatch):

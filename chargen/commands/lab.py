@@ -42,7 +42,11 @@ PAGE = "index.html"
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), help=f"The folder for a page with pictures, {PAGE}."
 )
-@click.option("--quick", is_flag=True, help="Shrink the experiments to seconds; on other texts or random seeds, conclusions may not hold.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Shrink the experiments to seconds; on other texts or random seeds, conclusions may not hold.",
+)
 @click.option("--random-seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Repeats a run.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON list of what was found.")
 @click.pass_context
