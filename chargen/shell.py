@@ -166,7 +166,7 @@ def refuse_output(path: Path) -> None:
 
 
 class Stop:
-    """While entered, Ctrl-C, SIGTERM and a terminal's end are only noted, in ``signal``; a second one ends at once."""
+    """While entered, Ctrl-C, SIGTERM and SIGHUP are only noted, in ``signal``; a second one ends the program."""
 
     def __init__(self) -> None:
         self.signal: int = 0

@@ -28,8 +28,7 @@ from chargen.shell import Stop
 from chargen.showing import JsonLines, Plain, Reported, Shaded, Waiting, in_turn, kept, show
 from chargen.terminal import Clusters
 from chargen.vocabulary import Vocabulary
-from tests.conftest import SMALL, command
-from tests.test_cli import run
+from tests.conftest import SMALL, command, invoke
 
 LETTERS = "\n abcdehnot"
 
@@ -47,7 +46,7 @@ def model(tmp_path_factory):
 
 
 def drawn(model, *arguments):
-    return run("sample", "--model", model, "--length", 30, "--random-seed", 1, *arguments)
+    return invoke("sample", "--model", model, "--length", 30, "--random-seed", 1, *arguments)
 
 
 # Memory
@@ -393,7 +392,7 @@ def test_a_name_as_long_as_names_can_be_is_written(model, here):
 def test_what_fails_leaves_no_file(model, here, words):
     (here / "wrong").write_text("xyz")
     arguments = ("--model", model, "--random-seed", 1, "--output", "drawn", *words)
-    assert run("sample", *arguments).exit_code == 1
+    assert invoke("sample", *arguments).exit_code == 1
     assert sorted(file.name for file in here.iterdir()) == ["book.txt", "wrong"]
 
 
@@ -426,11 +425,11 @@ def test_a_seed_to_advise_is_of_the_text(text, seed):
 @pytest.mark.parametrize("text", ["ACGTTGCAAC" * 80, "בראשית ברא אלהים את השמים\n" * 40, "--flag\n" * 200])
 def test_the_advice_after_training_works_as_it_is_printed(here, text):
     (here / "book.txt").write_text(text, "utf-8")
-    result = run("train", "book.txt", *SMALL, "--steps", 5)
+    result = invoke("train", "book.txt", *SMALL, "--steps", 5)
     advice = result.stdout.splitlines()[-1].removeprefix("done; write with: ")
     words = shlex.split(advice)
     assert words[:2] == ["chargen", "sample"]
-    done = run(*words[1:], "--length", 20, "--random-seed", 1)
+    done = invoke(*words[1:], "--length", 20, "--random-seed", 1)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith(words[-1])
 
@@ -466,14 +465,14 @@ def test_seeds_stops_and_separators_have_escapes_where_they_are_asked_for(model,
     assert not set(record["text"]) & set("\no")
     (here / "words").write_text("a\nb\n")
     words = ("--model", model, "-e", "--pattern", "words", "--separator", r"\n", "--no-seed", "--random-seed", 1)
-    assert run("sample", *words).stdout == "a\nb"
+    assert invoke("sample", *words).stdout == "a\nb"
 
 
 def test_a_seed_that_loses_characters_says_how_to_give_them(model):
     result = drawn(model, "--seed", r"the\n")
     assert result.stdout.startswith("then")
-    assert "never seen \\ (U+005C), or was an escape meant, which -e reads: left out of the seed" in result.stderr
-    assert "-e reads" in drawn(model, "--stop", r"\n").stderr
+    assert "never seen \\ (U+005C): left out of the seed; with -e, \\n is a line's end" in result.stderr
+    assert "; with -e" in drawn(model, "--stop", r"\n").stderr
     result = drawn(model, "--seed", "XYZ" + "".join(map(chr, range(0x4E00, 0x5000))))
     assert result.exit_code == 1
     assert len(result.stderr) < 300

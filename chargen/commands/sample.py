@@ -234,13 +234,17 @@ def unescaped(text: str) -> str:
     return re.sub(r"\\(?:([nt\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|)", read, text)
 
 
-def named(characters: str, *, escapes: bool) -> str:
-    """Name characters that the model does not know; say how to give what a backslash may have been meant for."""
+def named(characters: str) -> str:
+    """Name characters that the model does not know, the first of them if they are many."""
     from chargen.vocabulary import name
 
     more = f" and {len(characters) - NAMED} more" if len(characters) > NAMED else ""
-    advice = ", or was an escape meant, which -e reads" if "\\" in characters and not escapes else ""
-    return name(characters[:NAMED]) + more + advice
+    return name(characters[:NAMED]) + more
+
+
+def advice(unknown: str, *, escapes: bool) -> str:
+    """Say how to give what an unknown backslash may have been meant for."""
+    return r"; with -e, \n is a line's end" if "\\" in unknown and not escapes else ""
 
 
 def read_stop(vocabulary: Vocabulary, stop: str, *, escapes: bool) -> str:
@@ -249,10 +253,9 @@ def read_stop(vocabulary: Vocabulary, stop: str, *, escapes: bool) -> str:
 
     stop = normalize("NFC", stop)
     if unknown := "".join(c for c in dict.fromkeys(stop) if c not in vocabulary):
+        hint = advice(unknown, escapes=escapes)
         shown = repr(stop if len(stop) < 40 else stop[:40] + "...")
-        click.echo(
-            f"Warning: {shown} won't stop it: the model never writes {named(unknown, escapes=escapes)}", err=True
-        )
+        click.echo(f"Warning: {shown} won't stop it: the model never writes {named(unknown)}{hint}", err=True)
     return stop
 
 
@@ -334,14 +337,14 @@ def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, value
         seed = values["seed"] or ""
     read, skipped = vocabulary.repair(seed)
     if skipped:
-        unknown = named(skipped, escapes=values["escapes"] or values["seed"] is None)
+        hint = advice(skipped, escapes=values["escapes"] or values["seed"] is None)
         if not read:
             known = "".join(c for c in vocabulary.characters if c.isprintable() and not c.isspace())
             raise ChargenError(
-                f"the model has never seen {unknown}, which is all there is in the seed: "
-                f"give characters that it knows, such as {known[-NAMED:]}"
+                f"the model has never seen {named(skipped)}, which is all there is in the seed: "
+                f"give characters that it knows, such as {known[-NAMED:]}{hint}"
             )
-        click.echo(f"Warning: the model has never seen {unknown}: left out of the seed", err=True)
+        click.echo(f"Warning: the model has never seen {named(skipped)}: left out of the seed{hint}", err=True)
     return read
 
 
