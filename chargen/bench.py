@@ -362,7 +362,7 @@ def clone(settings: Settings) -> None:
     blas_threads(settings["count"])
     from chargen.clone import Clone
     from chargen.config import SampleConfig
-    from chargen.generate import generate
+    from chargen.generate import Until, generate
     from chargen.sampler import filters, generators
 
     one = Clone.open(settings["model"])
@@ -372,7 +372,7 @@ def clone(settings: Settings) -> None:
 
     def step() -> None:
         chosen = filters(SampleConfig(), rows.vocabulary)
-        for _ in generate(rows, characters, chosen, generators(1, settings["count"])):
+        for _ in generate(rows, Until(characters), chosen, generators(1, settings["count"])):
             pass
 
     serve(step, characters * settings["count"], {})

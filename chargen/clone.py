@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from chargen import ChargenError
 from chargen.config import SampleConfig
-from chargen.generate import generate
+from chargen.generate import Until, generate
 from chargen.modelfile import Arrays, LayerState, read_arrays, write_arrays
 from chargen.run import open_model
 from chargen.sampler import filters, generators
@@ -212,7 +212,7 @@ class Clone:
         config = SampleConfig.from_json(config.to_json())  # which refuses what is out of range
         seed = secrets.randbits(32) if random_seed is None else random_seed
         drawing = generators(seed, self.rows) if temperature else None
-        for piece in generate(self, length, filters(config, self.vocabulary), drawing):
+        for piece in generate(self, Until(length), filters(config, self.vocabulary), drawing):
             yield from piece.text
 
     @property

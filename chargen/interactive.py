@@ -11,7 +11,7 @@ import numpy as np
 from chargen import ChargenError
 from chargen.clone import Clone
 from chargen.config import SampleConfig
-from chargen.generate import Piece, generate
+from chargen.generate import Piece, Until, generate
 from chargen.modelfile import LayerState
 from chargen.sampler import filters
 from chargen.vocabulary import name
@@ -64,7 +64,7 @@ class Conversation:
         self._turns.append((self._clone.state, self._generator.bit_generator.state))
         self._clone.feed(read)
         drawing = [self._generator] if self.config.temperature else None
-        yield from generate(self._clone, self.config.length, chosen, drawing)
+        yield from generate(self._clone, Until(self.config.length), chosen, drawing)
 
     def _set(self, **value: float) -> str:
         self.config = SampleConfig.from_json({**self.config.to_json(), **value})

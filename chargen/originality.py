@@ -22,6 +22,7 @@ from chargen.vocabulary import Ids
 DEPTH = 32
 LENGTHS = (8, 16, 32)  # sequences whose share in the corpus is told
 FORMAT = 1
+BLOCK = 2**14  # places of a text that are searched for at once: 30 MB of memory
 MOST = 200_000_000  # characters of a corpus that is searched: 11 GB
 
 Places = npt.NDArray[np.uint32]
@@ -90,42 +91,51 @@ def index(corpus: Corpus, cache: Path) -> Places:
 
 
 def compare(text: npt.NDArray[np.integer], corpus: Ids, places: Places) -> Originality:
-    """Compare a text's ids (n,) with a corpus's (N,), by the corpus's index."""
-    text = text.astype(np.int64)
-    shares: dict[int, float | None] = {}
-    lengths = np.zeros(len(text), np.int64)  # of the longest match from each place on, up to DEPTH
-    for length in range(1, DEPTH + 1):
-        if length > len(text) or (length not in LENGTHS and not (lengths == length - 1).any()):
+    """Compare a text's ids (n,) with a corpus's (N,), by the corpus's index; a block of the text's places at a time."""
+    found = dict.fromkeys(range(1, DEPTH + 1), 0)  # how many of the text's sequences of each length stand there
+    longest = Match(0, 0, 0)
+    for block in range(0, len(text), BLOCK):
+        starts = np.arange(block, min(block + BLOCK, len(text)))
+        for length in found:
+            starts = starts[starts + length <= len(text)]
+            low, high = _range(text, starts, length, corpus, places)
+            stands = high > low
+            if not stands.any():
+                break
+            starts, low, high = starts[stands], low[stands], high[stands]
+            found[length] += len(starts)
+            if length > longest.length:
+                longest = Match(length, int(starts[0]), int(places[int(low[0]) : int(high[0])].min()))
+        else:
+            for start, first, last in zip(starts.tolist(), low.tolist(), high.tolist(), strict=True):
+                longest = _longer(text, start, corpus, np.sort(places[first:last].astype(np.int64)), longest)
+    shares = {n: found[n] / (len(text) - n + 1) if n <= len(text) else None for n in LENGTHS}
+    return Originality(*longest, shares=shares)
+
+
+def _longer(
+    text: npt.NDArray[np.integer], start: int, corpus: Ids, candidates: npt.NDArray[np.int64], longest: Match
+) -> Match:
+    """Return the first of the longest matches of the text from ``start`` with the corpus's candidates, or ``longest``.
+
+    DEPTH characters are known to match. Only a match that is longer than ``longest`` is of interest: most candidates
+    are ruled out by its last character.
+    """
+    length = max(DEPTH, longest.length + 1)
+    if start + length > len(text):
+        return longest
+    candidates = candidates[candidates + length <= len(corpus)]
+    candidates = candidates[corpus[candidates + length - 1] == text[start + length - 1]]
+    for place in candidates.tolist():
+        if (corpus[place : place + length] != text[start : start + length]).any():
             continue
-        starts = np.arange(len(text) - length + 1)
-        low, high = _range(text, starts, length, corpus, places)
-        lengths[starts[high > low]] = length
-        if length in LENGTHS:
-            shares[length] = float((high > low).mean())
-    shares |= dict.fromkeys((n for n in LENGTHS if n > len(text)), None)
-    best, corpus_size = Match(0, 0, 0), len(corpus)
-    if not lengths.any():
-        return Originality(*best, shares=shares)
-    if lengths.max() < DEPTH:
-        start = int(lengths.argmax())
-        low, high = _range(text, np.array([start]), int(lengths[start]), corpus, places)
-        best = Match(int(lengths[start]), start, int(places[int(low[0]) : int(high[0])].min()))
-        return Originality(*best, shares=shares)
-    for start in np.flatnonzero(lengths == DEPTH).tolist():
-        candidates = np.sort(places[int(low[start]) : int(high[start])].astype(np.int64))
-        length = max(DEPTH, best.length + 1)
-        # Only a match that is longer than the best is of interest: most are ruled out by its last character.
-        candidates = candidates[candidates + length <= corpus_size] if start + length <= len(text) else candidates[:0]
-        candidates = candidates[corpus[candidates + length - 1] == text[start + length - 1]] if len(candidates) else []
-        longer = [c for c in candidates if (corpus[c : c + length] == text[start : start + length]).all()]
-        for place in longer:
-            ours, theirs = text[start + length :], corpus[place + length :]
-            both = min(len(ours), len(theirs))
-            differ = np.flatnonzero(ours[:both] != theirs[:both])
-            whole = length + (int(differ[0]) if len(differ) else both)
-            if whole > best.length:
-                best = Match(whole, start, int(place))
-    return Originality(*best, shares=shares)
+        ours, theirs = text[start + length :], corpus[place + length :]
+        both = min(len(ours), len(theirs))
+        differ = np.flatnonzero(ours[:both] != theirs[:both])
+        whole = length + (int(differ[0]) if len(differ) else both)
+        if whole > longest.length:
+            longest = Match(whole, start, place)
+    return longest
 
 
 def random_place(characters: int, length: int, random_seed: int) -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
 from chargen.clone import Clone
-from chargen.generate import Piece, opening
+from chargen.generate import ROWS, SIGNAL, Drawing, Piece, opening
 from chargen.sampler import surprisal
-from chargen.vocabulary import name
+from chargen.vocabulary import Vocabulary, name
 
 PATTERN = "pattern"  # what a text that a pattern has made is stopped by
 
@@ -44,9 +44,7 @@ def fill(
 
     Raises ChargenError for characters that are not in the vocabulary.
     """
-    unknown = dict.fromkeys(c for slot in [*slots, [separator]] for a in slot for c in a if c not in clone.vocabulary)
-    if unknown:
-        raise ChargenError(f"the model has never seen {name(iter(unknown))}: take it out of the pattern")
+    refuse_unknown(clone.vocabulary, slots, separator)
     if clone.is_fresh:
         clone.feed(opening(clone.vocabulary))
     for number, slot in enumerate(slots):
@@ -66,14 +64,40 @@ def fill(
         yield Piece(sample, text, tuple(cost.tolist()), PATTERN if last else None)
 
 
+def fill_all(
+    clone: Clone, count: int, fill_one: Callable[..., Iterator[Piece]], drawing: Drawing, stopping: Callable[[], int]
+) -> Iterator[Piece]:
+    """Fill the slots so many times, as ``fill_one`` does it; each goes on from what the clone has read.
+
+    ``drawing`` gives generators as for `generate.samples`. The clone itself is used for a single sample.
+    """
+    for sample in range(count):
+        (generator,) = drawing(1, sample)
+        for piece in fill_one(clone if count == 1 else clone.repeat(1), generator=generator, sample=sample):
+            yield piece
+            if stopping():
+                if piece.stopped_by is None:
+                    yield Piece(sample, "", (), SIGNAL)
+                return
+
+
+def refuse_unknown(vocabulary: Vocabulary, slots: Slots, separator: str) -> None:
+    """Raise ChargenError for characters that are not in the vocabulary."""
+    unknown = dict.fromkeys(c for slot in [*slots, [separator]] for a in slot for c in a if c not in vocabulary)
+    if unknown:
+        raise ChargenError(f"the model has never seen {name(iter(unknown))}: take it out of the pattern")
+
+
 def scores(clone: Clone, texts: Sequence[str]) -> npt.NDArray[np.float64]:
     """Return what each text would cost if it came next, in nats: (n,). The clone is left as it is."""
-    ids = [clone.vocabulary.encode(text) for text in texts]
-    rows = clone.repeat(len(texts))
     nats = np.zeros(len(texts))
-    for position in range(max(map(len, ids))):
-        reading = np.array([position < len(i) for i in ids])
-        column = np.array([i[position] if position < len(i) else 0 for i in ids], np.int64)
-        nats += np.where(reading, surprisal(rows.logits, column), 0)
-        rows.step(column)
+    for first in range(0, len(texts), ROWS):
+        batch = slice(first, first + ROWS)
+        ids = [clone.vocabulary.encode(text) for text in texts[batch]]
+        rows = clone.repeat(len(ids))
+        for position in range(max(map(len, ids))):
+            reading = np.array([position < len(i) for i in ids])
+            column = np.array([i[position] if position < len(i) else 0 for i in ids], np.int64)
+            nats[batch] += np.where(reading, surprisal(rows.logits, column), 0)
+            rows.step(column)
     return nats

@@ -8,6 +8,7 @@ the last axis of logits (..., V); what a filter removes becomes -inf.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -72,12 +73,15 @@ def probabilities(logits: Logits) -> Logits:
 def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
     """Return the filters that a configuration asks for, in their order; temperature 0 has none but ``allow``.
 
-    Raises ChargenError if no character of the vocabulary may be drawn.
+    Raises ChargenError if no character of the vocabulary may be drawn, or for a wrong expression.
     """
     chosen: list[Filter] = []
     if config.allow is not None or config.forbid is not None:
-        may = (c != vocabulary.unknown and _may(c, config.allow, config.forbid) for c in vocabulary.characters)
-        allowed = np.array(list(may))
+        allowed = np.array([c != vocabulary.unknown for c in vocabulary.characters])
+        for option, pattern, wanted in (("--allow", config.allow, True), ("--forbid", config.forbid, False)):
+            if pattern is not None:
+                matches = expression(option, pattern).fullmatch
+                allowed &= [(matches(c) is not None) == wanted for c in vocabulary.characters]
         if not allowed.any():
             raise ChargenError("no character that the model knows may be drawn: ease --allow or --forbid")
         chosen.append(partial(allow, allowed=allowed))
@@ -93,10 +97,43 @@ def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
     return chosen
 
 
-def _may(character: str, allowed: str | None, forbidden: str | None) -> bool:
-    if allowed is not None and not re.fullmatch(allowed, character, re.DOTALL):
-        return False
-    return forbidden is None or not re.fullmatch(forbidden, character, re.DOTALL)
+# What matches a single character: an escape, a class, or a character as it is.
+ONE = r"""
+    \\ (?: x[0-9a-fA-F]{2} | u[0-9a-fA-F]{4} | U[0-9a-fA-F]{8} | N\{[^}]*\} | [0-7]{1,3} | . )
+    | \[ \^?+ \]?+ (?: \\. | [^\]\\] )*+ \]
+    | [^\\\[()|^$*+?]
+"""
+# Alternatives of such, in groups or not, repeated or not; but no sequence.
+EXPRESSION = rf"""(?xs) (?P<flags> \(\? [aimsu]+ \) )?+
+    (?: \( (?:\?:)?+ | [|^] | (?: {ONE} | \) ) [*+?]{{0,2}}+ \$?+ (?= [|)] | \Z ) )*+"""
+PARTS = rf"(?xs) \( (?:\?:)?+ | (?P<one> {ONE} ) | ."
+LONGEST = 10_000  # characters of an expression
+
+
+def expression(option: str, pattern: str) -> re.Pattern[str]:
+    """Return what decides whether an option's regular expression matches a single character.
+
+    Raises ChargenError for one that is wrong, and for one of sequences, which no single character matches, though it
+    may take for ever to find that out.
+    """
+    if len(pattern) > LONGEST:
+        raise ChargenError(f"{option} is longer than {LONGEST:,} characters: give ranges, such as [a-z]")
+    found = re.fullmatch(EXPRESSION, pattern)
+    try:
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of what may be read otherwise once
+            re.compile(pattern)
+            if found:
+                # Groups and repetitions make no difference to a single character.
+                flags = found["flags"] or ""
+                ones = (part["one"] for part in re.finditer(PARTS, pattern[len(flags) :]))
+                return re.compile(flags + "|".join(filter(None, ones)), re.DOTALL)
+    except re.error as error:
+        raise ChargenError(f"{option} is not a regular expression: {error}") from None
+    except (OverflowError, RecursionError):  # of repetitions, of groups
+        pass
+    raise ChargenError(
+        f"{option} is for one character at a time: give characters, classes such as [a-z ], or alternatives such as a|b"
+    )
 
 
 def draw(
@@ -125,7 +162,7 @@ def surprisal(logits: npt.NDArray[np.floating], ids: npt.NDArray[np.integer]) ->
     return np.asarray(np.log(np.exp(exact).sum(-1)) - exact[np.arange(len(ids)), ids])
 
 
-def generators(random_seed: int, count: int) -> list[np.random.Generator]:
-    """Return the generators of samples 0 .. count - 1: that of sample k comes from (random seed, k) alone."""
-    seeds = (np.random.SeedSequence(random_seed, spawn_key=(k,)) for k in range(count))
+def generators(random_seed: int, count: int, first: int = 0) -> list[np.random.Generator]:
+    """Return the generators of ``count`` samples from ``first`` on: sample k's comes from (random seed, k) alone."""
+    seeds = (np.random.SeedSequence(random_seed, spawn_key=(k,)) for k in range(first, first + count))
     return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]

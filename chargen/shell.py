@@ -166,13 +166,17 @@ def refuse_output(path: Path) -> None:
 
 
 class Stop:
-    """While entered, Ctrl-C and SIGTERM are only noted, in ``signal``; a second one ends the program at once."""
+    """While entered, Ctrl-C, SIGTERM and SIGHUP are only noted, in ``signal``; a second one ends the program."""
 
     def __init__(self) -> None:
         self.signal: int = 0
 
     def __enter__(self) -> Stop:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        # Windows has no SIGHUP; where it is ignored, as by nohup, it stays so.
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from chargen.bits import bits
 
 JOINER = "\u200d"  # makes one emoji of two
+LONGEST = 32  # characters of a cluster; Unicode's stream-safe format has 30 marks on a letter (UAX #15)
 # Backgrounds of the 256-colour palette, each from so many bits on: what was expected stays plain.
 SHADES = ((1.0, 230), (2.0, 229), (3.0, 222), (4.5, 215), (6.0, 209), (8.0, 203), (11.0, 197))
 
@@ -39,6 +40,8 @@ class Clusters:
 
 
 def _extends(before: str, character: str) -> bool:
+    if len(before) == LONGEST:
+        return False
     mark = unicodedata.category(character) in ("Mn", "Me", "Mc") or "\U0001f3fb" <= character <= "\U0001f3ff"
     flag = all("\U0001f1e6" <= c <= "\U0001f1ff" for c in (*before, character)) and len(before) == 1
     return mark or flag or character == JOINER or before[-1] == JOINER

@@ -6,7 +6,7 @@ import chargen
 from chargen import ChargenError
 from chargen.clone import WINDOW, Clone
 from chargen.config import ModelConfig
-from chargen.generate import generate
+from chargen.generate import Until, generate
 from chargen.model import CharLM
 from chargen.run import find_model, open_model
 from chargen.sampler import generators
@@ -89,13 +89,13 @@ def test_the_python_face_reads_and_goes_on(trained):
 def test_a_saved_state_goes_on_as_if_nothing_had_happened(trained, tmp_path):
     whole = Clone.open(trained)
     whole.feed("the ")
-    expected = "".join(piece.text for piece in generate(whole, 60, (), generators(4, 1)))
+    expected = "".join(piece.text for piece in generate(whole, Until(60), (), generators(4, 1)))
     clone = Clone.open(trained)
     clone.feed("the ")
     text = ""
     drawing = generators(4, 1)
     for length in (25, 1, 34):
-        text += "".join(piece.text for piece in generate(clone, length, (), drawing))
+        text += "".join(piece.text for piece in generate(clone, Until(length), (), drawing))
         clone.save_state(tmp_path / "state", drawing[0])
         clone = Clone.open(trained)
         loaded = clone.load_state(tmp_path / "state")

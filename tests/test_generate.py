@@ -2,7 +2,7 @@ import pytest
 
 from chargen.clone import Clone
 from chargen.config import SampleConfig
-from chargen.generate import Held, generate, opening
+from chargen.generate import LENGTH, Held, Until, generate, opening
 from chargen.sampler import filters, generators
 from chargen.vocabulary import Vocabulary
 
@@ -17,7 +17,7 @@ def written(clone, length, stops=(), random_seed=1, count=1, **settings):
     clone.feed("the ")
     config = SampleConfig(**{"temperature": 1.0, **settings})
     drawing = generators(random_seed, count) if config.temperature else None
-    pieces = list(generate(clone.repeat(count), length, filters(config, clone.vocabulary), drawing, stops))
+    pieces = list(generate(clone.repeat(count), Until(length, stops), filters(config, clone.vocabulary), drawing))
     texts = ["".join(p.text for p in pieces if p.sample == k) for k in range(count)]
     ends = [[p.stopped_by for p in pieces if p.sample == k][-1] for k in range(count)]
     costs = [[n for p in pieces if p.sample == k for n in p.nats] for k in range(count)]
@@ -86,7 +86,7 @@ def test_what_may_begin_a_stop_text_is_held_back_and_no_more():
     held = Held(("abc",))
     pieces = [held.add(0, c, 1.0) for c in "ab"]
     assert [p.text for p in pieces] == ["", ""]
-    last = held.release(pieces[-1])
+    last = held.release(pieces[-1], LENGTH)
     assert (last.text, last.nats, last.stopped_by) == ("ab", (1.0, 1.0), "length")
 
 

@@ -14,7 +14,8 @@ PACKAGE = Path(chargen.__file__).parent
 # Lowest first: a module imports only modules that stand before it.
 ORDER = [
     *("__init__", "process", "bits", "config", "vocabulary", "modelfile", "lock", "documents", "corpus", "streams"),
-    *("run", "plan", "sampler", "generate", "clone", "pattern", "originality", "terminal", "interactive"),
+    *("run", "plan", "sampler", "generate", "clone", "pattern", "originality", "terminal"),
+    *("showing", "interactive"),
     *("baseline", "surprisal", "plot"),
     *("unroll", "model", "optimizer", "distribute", "evaluate", "train", "keras_face"),
     *("export.__init__", "export.proof", "export.html", "export.numpy", "export.sample", "export.onnx"),

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
 import secrets
 import signal
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, process
-from chargen.bits import bits
 from chargen.config import SampleConfig, blas_threads
 
 if TYPE_CHECKING:
-    from numpy.random import Generator
-
     from chargen.clone import Clone
-    from chargen.generate import Piece
-    from chargen.originality import Originality, Places
+    from chargen.generate import Drawing, Piece
+    from chargen.originality import Originality
+    from chargen.pattern import Slots
     from chargen.run import Run
+    from chargen.showing import JsonLines, Plain, Reported
     from chargen.vocabulary import Vocabulary
 
 from chargen.shell import Command, Stop, configured, options, read_file, refuse_output, run_of
 
 INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
 BOOK_SEED = 100  # characters of a seed from the book
+NAMED = 8  # characters, at the most, that a message names
+SAVE_AS = "save it as UTF-8"
+ESCAPES = r"\n, \t, \\, \xXX, \uXXXX and \UXXXXXXXX"
 
 
 @click.command(
@@ -59,6 +59,7 @@ BOOK_SEED = 100  # characters of a seed from the book
     help="A file with the text to continue; - is standard input.",
 )
 @click.option("--seed-from-book", is_flag=True, help="Continue the book from a random place in it.")
+@click.option("-e", "--escapes", is_flag=True, help=r"Read \n, \t, \\, \xXX, \uXXXX in --seed, --stop and --separator.")
 @options(SampleConfig)
 @click.option("--stop", "stops", multiple=True, help="End before this text; can be given several times.")
 @click.option("--until-newline", is_flag=True, help="End before the line does.")
@@ -68,7 +69,7 @@ BOOK_SEED = 100  # characters of a seed from the book
     help="A file with a line for each slot: alternatives, tabs between.",
 )
 @click.option("--separator", default=" ", show_default=True, help="Text between the slots of a pattern.")
-@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Samples to draw, as one batch.")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Samples to draw, side by side.")
 @click.option("--no-seed", is_flag=True, help="Leave the seed out of what is written.")
 @click.option("--color", is_flag=True, help="Shade each character by its surprisal.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each sample, a line each.")
@@ -80,107 +81,181 @@ BOOK_SEED = 100  # characters of a seed from the book
 )
 @click.option("--interactive", is_flag=True, help="Write in turns with the model.")
 @click.pass_context
-def sample(
-    ctx: click.Context,
-    /,
-    model: Path | None,
-    stops: tuple[str, ...],
-    until_newline: bool,
-    pattern: str | None,
-    separator: str,
-    count: int,
-    load_state: Path | None,
-    save_state: Path | None,
-    interactive: bool,
-    **values: Any,
-) -> None:
+def sample(ctx: click.Context, /, stops: tuple[str, ...], separator: str, **values: Any) -> None:
     """Write text: the seed, and what the model makes of it.
 
     What may be drawn is narrowed in this order: --allow and --forbid, --temperature, --top-k, --top-p, --min-p.
     """
     asked = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
-    refuse_together(asked)
-    for name in ("allow", "forbid"):
-        try:
-            re.compile(values[name] or "")
-        except re.error as error:
-            raise click.UsageError(f"--{name} is not a regular expression: {error}") from None
-    if count > 1 and (save_state or load_state):
-        raise click.UsageError("a saved state is that of one sample: it does not go with --count")
-    if "separator" in asked and pattern is None:
-        raise click.UsageError("--separator is for --pattern")
+    refuse_together(asked, values["count"])
+    if values["escapes"]:
+        values["seed"], separator, *rest = (unescaped(text) for text in (values["seed"] or "", separator, *stops))
+        stops = tuple(rest)
     if "" in stops:
         raise click.UsageError("--stop is empty: give the text before which to end")
     if process.owned():
-        blas_threads(count)
-    from chargen.clone import Clone, check_state_path
-    from chargen.generate import generate, opening
-    from chargen.sampler import filters, generators
+        blas_threads(values["count"])
+    job = prepare(asked, stops, separator, values)
+    if values["interactive"]:
+        ctx.exit(converse(job))
+    from chargen.generate import opening
+    from chargen.showing import kept, show
 
-    config = configured(SampleConfig, values)
-    if (output := values["output"]) is not None:
-        refuse_output(output)
-    if save_state is not None:
-        check_state_path(save_state)
-    clone = Clone.open(model)
-    book = Book(run_of(model)) if values["originality"] or values["seed_from_book"] else None
-    random_seed = secrets.randbits(32) if config.random_seed is None else config.random_seed
-    loaded = clone.load_state(load_state) if load_state is not None else None
-    drawing = generators(random_seed, count) if loaded is None or "random_seed" in asked else [loaded]
-    if pattern is not None and "temperature" not in asked:
-        config = replace(config, temperature=1.0)  # the scores are probabilities of the model as they are
-    from_seed = drawing[0] is not loaded and (config.temperature > 0 or pattern is not None)
-    if config.random_seed is None and (from_seed or values["seed_from_book"]):
-        click.echo(f"random seed: {random_seed}", err=True)
-    seed = read_seed(clone.vocabulary, book, random_seed, values)
-    if interactive:
-        if "length" not in asked:
-            config = replace(config, length=INTERACTIVE_LENGTH)
-        ctx.exit(converse(clone, seed, config, drawing[0]))
-    if seed or clone.is_fresh:
-        clone.feed(seed or opening(clone.vocabulary))
-    drawn: Iterator[Piece]
-    settings = {**config.to_json(), "random_seed": random_seed, "count": count}
-    if pattern is not None:
-        from chargen.documents import decode
-        from chargen.pattern import fill, parse
-
-        slots = parse(decode(read_file(pattern), pattern, advice=SAVE_AS), pattern)
-        drawn = (
-            piece
-            for index, generator in enumerate(drawing)
-            for piece in fill(
-                clone if count == 1 else clone.repeat(1), slots, separator, config.temperature, generator, index
-            )
-        )
-        settings |= {"pattern": slots, "separator": separator}
-    else:
-        clone = clone if count == 1 else clone.repeat(count)
-        ends = [read_stop(clone.vocabulary, stop) for stop in (*stops, *["\n"] * until_newline)]
-        drawn = generate(
-            clone, config.length, filters(config, clone.vocabulary), drawing if config.temperature else None, ends
-        )
-        settings |= {"stop": list(stops), "until_newline": until_newline}
-    with Stop() as stop:
-        show_samples(drawn, seed, book, random_seed if drawing[0] is not loaded else None, settings, values, stop)
-    if save_state is not None:
-        clone.save_state(save_state, drawing[0])
+    if job.seed or job.clone.is_fresh:
+        job.clone.feed(job.seed or opening(job.clone.vocabulary))
+    stop, output = Stop(), values["output"]
+    pieces = draw(job, lambda: stop.signal)
+    with stop, nullcontext(sys.stdout) if output is None else kept(output) as out:
+        show(pieces, writer(out, job, values))
+    if values["save_state"] is not None:
+        job.clone.save_state(values["save_state"], job.drawing(1, 0)[0])
     if stop.signal:
+        if output is not None:
+            click.echo(f"stopped: {output} holds what was drawn until then", err=True)
         ctx.exit(128 + stop.signal)
 
 
-SAVE_AS = "save it as UTF-8"
+class Job(NamedTuple):
+    """What is to be drawn. It was checked: what can't be done is said before anything is drawn."""
+
+    clone: Clone
+    config: SampleConfig
+    seed: str
+    samples: int
+    drawing: Drawing
+    ends: tuple[str, ...]  # before which a text ends
+    slots: Slots | None  # of a pattern
+    separator: str
+    settings: dict[str, Any]  # as JSON tells them
+    book: Book | None
 
 
-def read_stop(vocabulary: Vocabulary, stop: str) -> str:
+def prepare(asked: set[str], stops: tuple[str, ...], separator: str, values: dict[str, Any]) -> Job:
+    """Open and check all that was asked for."""
+    from chargen.clone import Clone, check_state_path
+    from chargen.sampler import generators
+
+    config, count = configured(SampleConfig, values), values["count"]
+    refuse_expressions(config)
+    if values["output"] is not None:
+        refuse_output(values["output"])
+    if values["save_state"] is not None:
+        check_state_path(values["save_state"])
+    clone = Clone.open(values["model"])
+    book = Book(run_of(values["model"])) if values["originality"] or values["seed_from_book"] else None
+    if values["originality"] and book is not None:
+        book.index()
+    slots = None if values["pattern"] is None else read_slots(values["pattern"], separator, clone.vocabulary)
+    if slots is not None and "temperature" not in asked:
+        config = replace(config, temperature=1.0)  # the scores are probabilities of the model as they are
+    if values["interactive"] and "length" not in asked:
+        config = replace(config, length=INTERACTIVE_LENGTH)
+    random_seed = secrets.randbits(32) if config.random_seed is None else config.random_seed
+    loaded = None if values["load_state"] is None else clone.load_state(values["load_state"])
+    if "random_seed" in asked:
+        loaded = None  # of what was saved, the model's state remains
+    from_seed = loaded is None and (config.temperature > 0 or slots is not None)
+    if config.random_seed is None and (from_seed or values["seed_from_book"]):
+        click.echo(f"random seed: {random_seed}", err=True)
+    seed = read_seed(clone.vocabulary, book, random_seed, values)
+    settings = {**config.to_json(), "random_seed": None if loaded else random_seed, "count": count}
+    if slots is None:
+        settings |= {"stop": list(stops), "until_newline": values["until_newline"]}
+    else:
+        settings |= {"pattern": slots, "separator": separator}
+    ends = [read_stop(clone.vocabulary, text, escapes=values["escapes"]) for text in stops]
+    ends += ["\n"] * values["until_newline"]
+    one = [loaded or generators(random_seed, 1)[0]]
+    drawing = partial(generators, random_seed) if count > 1 else lambda count, first: one
+    return Job(clone, config, seed, count, drawing, tuple(ends), slots, separator, settings, book)
+
+
+def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
+    """Return what the clone, which has read the seed, draws: the pieces of all samples, mixed."""
+    if job.slots is not None:
+        from chargen.pattern import fill, fill_all
+
+        one = partial(fill, slots=job.slots, separator=job.separator, temperature=job.config.temperature)
+        return fill_all(job.clone, job.samples, one, job.drawing, stopping)
+    from chargen.generate import Until, samples
+    from chargen.sampler import filters
+
+    until = Until(job.config.length, job.ends, stopping)
+    chosen = filters(job.config, job.clone.vocabulary)
+    return samples(job.clone, job.samples, until, chosen, job.drawing if job.config.temperature else None)
+
+
+def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines | Reported:
+    """Return what shows samples in the form that was asked for."""
+    from chargen.showing import JsonLines, Plain, Reported, Shaded
+
+    compared = job.book if values["originality"] else None
+    if values["as_json"]:
+        return JsonLines(out, job.seed, job.settings, None if compared is None else compared.compare)
+    plain = (Shaded if values["color"] else Plain)(out, "" if values["no_seed"] else job.seed, job.samples)
+    return Reported(plain, compared.report, job.samples) if compared else plain
+
+
+def refuse_expressions(config: SampleConfig) -> None:
+    """Refuse what can't be an expression of characters."""
+    from chargen.sampler import expression
+
+    for option, pattern in (("--allow", config.allow), ("--forbid", config.forbid)):
+        try:
+            if pattern is not None:
+                expression(option, pattern)
+        except ChargenError as error:
+            raise click.UsageError(str(error)) from None
+
+
+def read_slots(path: str, separator: str, vocabulary: Vocabulary) -> Slots:
+    """Read a pattern of characters that the model knows."""
+    from chargen.documents import decode
+    from chargen.pattern import parse, refuse_unknown
+
+    slots = parse(decode(read_file(path), path, advice=SAVE_AS), path)
+    refuse_unknown(vocabulary, slots, separator)
+    return slots
+
+
+def unescaped(text: str) -> str:
+    """Return a text with its escapes read; refuse what is none."""
+
+    def read(found: re.Match[str]) -> str:
+        plain, *codes = found.groups()
+        code = int(next(filter(None, codes), "-1"), 16)
+        if plain:
+            return {"n": "\n", "t": "\t", "\\": "\\"}[plain]
+        if 0 <= code < 0xD800 or 0xE000 <= code < 0x110000:
+            return chr(code)
+        wrong = text[found.start() :][:2]
+        raise click.UsageError(f"{wrong if wrong.isprintable() else repr(wrong)} is no escape that -e reads: {ESCAPES}")
+
+    return re.sub(r"\\(?:([nt\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|)", read, text)
+
+
+def named(characters: str) -> str:
+    """Name characters that the model does not know, the first of them if they are many."""
+    from chargen.vocabulary import name
+
+    more = f" and {len(characters) - NAMED} more" if len(characters) > NAMED else ""
+    return name(characters[:NAMED]) + more
+
+
+def advice(unknown: str, *, escapes: bool) -> str:
+    """Say how to give what an unknown backslash may have been meant for."""
+    return r"; with -e, \n is a line's end" if "\\" in unknown and not escapes else ""
+
+
+def read_stop(vocabulary: Vocabulary, stop: str, *, escapes: bool) -> str:
     """Return a stop text composed as books are (NFC); warn if it has characters that the model never writes."""
     from unicodedata import normalize
 
-    from chargen.vocabulary import name
-
     stop = normalize("NFC", stop)
-    if unknown := [c for c in dict.fromkeys(stop) if c not in vocabulary]:
-        click.echo(f"Warning: the model never writes {name(iter(unknown))}: {stop!r} won't stop it", err=True)
+    if unknown := "".join(c for c in dict.fromkeys(stop) if c not in vocabulary):
+        hint = advice(unknown, escapes=escapes)
+        shown = repr(stop if len(stop) < 40 else stop[:40] + "...")
+        click.echo(f"Warning: {shown} won't stop it: the model never writes {named(unknown)}{hint}", err=True)
     return stop
 
 
@@ -191,21 +266,40 @@ class Book:
         self.corpus = run.corpus()
         self._cache = run.path / "originality.safetensors"
 
-    @cached_property
-    def _places(self) -> Places:
+    def index(self) -> None:
+        """Make ready to compare. Raises ChargenError for a book that is too long."""
         from chargen.originality import index
 
-        return index(self.corpus, self._cache)
+        self._places = index(self.corpus, self._cache)
 
     def compare(self, text: str) -> Originality:
         """Return what of a text stands in the book."""
-        from chargen.originality import compare
+        import numpy as np
 
-        return compare(self.corpus.vocabulary.encode(text), self.corpus.ids, self._places)
+        from chargen.originality import BLOCK, compare
+
+        encode = self.corpus.vocabulary.encode
+        ids = [encode(text[start : start + BLOCK]) for start in range(0, max(1, len(text)), BLOCK)]
+        return compare(np.concatenate(ids), self.corpus.ids, self._places)
+
+    def report(self, text: str) -> str:
+        """Say in two lines what of a text stands in the book."""
+        found = self.compare(text)
+        copied = text[found.start : found.start + found.longest]
+        shares = ", ".join(f"{n}: {'-' if share is None else f'{share:.1%}'}" for n, share in found.shares.items())
+        return (
+            f"longest stretch that stands in the book: {found.longest} characters, at character {found.place:,} of "
+            f"{len(self.corpus.ids):,}: {copied[:60]!r}{'...' if len(copied) > 60 else ''}\n"
+            f"sequences that stand in the book, by their length: {shares}"
+        )
 
 
-def refuse_together(asked: set[str]) -> None:
+def refuse_together(asked: set[str], count: int) -> None:
     """Refuse options that exclude each other."""
+    if count > 1 and asked & {"save_state", "load_state"}:
+        raise click.UsageError("a saved state is that of one sample: it does not go with --count")
+    if "separator" in asked and "pattern" not in asked:
+        raise click.UsageError("--separator is for --pattern")
 
     def names(options: Collection[str]) -> str:
         return ", ".join(f"--{'json' if n == 'as_json' else n.rstrip('s').replace('_', '-')}" for n in sorted(options))
@@ -229,8 +323,6 @@ EXCLUDING = {
 
 def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, values: dict[str, Any]) -> str:
     """Return the seed that was asked for, in the vocabulary's characters; warn of those that are left out."""
-    from chargen.vocabulary import name
-
     if values["seed_file"] is not None:
         from chargen.documents import decode
 
@@ -245,116 +337,27 @@ def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, value
         seed = values["seed"] or ""
     read, skipped = vocabulary.repair(seed)
     if skipped:
+        hint = advice(skipped, escapes=values["escapes"] or values["seed"] is None)
         if not read:
-            raise ChargenError(f"the model has never seen {name(skipped)}, which is all there is in the seed")
-        click.echo(f"Warning: the model has never seen {name(skipped)}: left out of the seed", err=True)
+            known = "".join(c for c in vocabulary.characters if c.isprintable() and not c.isspace())
+            raise ChargenError(
+                f"the model has never seen {named(skipped)}, which is all there is in the seed: "
+                f"give characters that it knows, such as {known[-NAMED:]}{hint}"
+            )
+        click.echo(f"Warning: the model has never seen {named(skipped)}: left out of the seed{hint}", err=True)
     return read
 
 
-def show_samples(
-    drawn: Iterator[Piece],
-    seed: str,
-    book: Book | None,
-    random_seed: int | None,
-    settings: dict[str, Any],
-    values: dict[str, Any],
-    stop: Stop,
-) -> None:
-    """Write the samples, the first as it is drawn, in the form that was asked for; then what is to be told of them.
-
-    If it is told to stop, it writes what was drawn until then.
-    """
-    from chargen.terminal import Clusters, shade
-
-    count, out = settings["count"], io.StringIO() if values["output"] else sys.stdout
-    utf8 = isinstance(out, io.StringIO) or (out.encoding or "").lower().replace("-", "") == "utf8"
-    shown_seed = "" if values["no_seed"] else seed
-    parts: list[list[Piece]] = [[] for _ in range(count)]
-    clusters, current = Clusters(), 0
-
-    def put(text: str, nats: Sequence[float]) -> None:
-        for cluster, cost in clusters.add(text, nats) if text else clusters.release():
-            out.write(shade(cluster, cost) if values["color"] else cluster)
-        out.flush()
-
-    def begin(index: int) -> None:
-        if count > 1:
-            out.write(f"--- {index + 1} of {count} ---\n")
-        put(shown_seed, [0.0] * len(shown_seed))
-
-    if not values["as_json"]:
-        begin(0)
-    for piece in drawn:
-        parts[piece.sample].append(piece)
-        if not values["as_json"] and piece.sample == current:
-            put(piece.text, piece.nats)
-        while current < count and parts[current] and parts[current][-1].stopped_by is not None:
-            if values["as_json"]:
-                record = told(parts[current], seed, random_seed, settings)
-                if values["originality"] and book is not None:
-                    record["originality"] = book.compare(record["text"])._asdict()
-                out.write(json.dumps(record, ensure_ascii=not utf8) + "\n")
-            else:
-                put("", ())
-            current += 1
-            if not values["as_json"] and current < count:
-                out.write("\n")
-                begin(current)
-                for earlier in parts[current]:
-                    put(earlier.text, earlier.nats)
-        if stop.signal:
-            break
-    if not values["as_json"]:
-        put("", ())
-        if out.isatty() or count > 1:
-            out.write("\n")
-    if isinstance(out, io.StringIO):
-        from chargen.modelfile import write_beside
-
-        write_beside(values["output"], out.getvalue().encode("utf-8", "replace"))
-    if values["originality"] and book is not None and not values["as_json"]:
-        for index, pieces in enumerate(parts):
-            label = f"{index + 1} of {count}: " if count > 1 else ""
-            click.echo(label + tell_originality("".join(p.text for p in pieces), book), err=True)
-
-
-def told(pieces: list[Piece], seed: str, random_seed: int | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a sample as a JSON object; the logarithms are natural, the probabilities the model's own, unfiltered."""
-    nats = [cost for piece in pieces for cost in piece.nats]
-    return {
-        "seed": seed,
-        "text": "".join(piece.text for piece in pieces),
-        "log_probabilities": [round(-cost, 6) for cost in nats],
-        "bits_per_character": bits(sum(nats) / len(nats)) if nats else None,
-        "random_seed": random_seed,
-        "index": pieces[0].sample,
-        "stopped_by": pieces[-1].stopped_by,
-        "settings": settings,
-    }
-
-
-def tell_originality(text: str, book: Book) -> str:
-    """Say in two lines what of a text stands in the book."""
-    found = book.compare(text)
-    copied = text[found.start : found.start + found.longest]
-    shares = ", ".join(f"{n}: {'-' if share is None else f'{share:.1%}'}" for n, share in found.shares.items())
-    return (
-        f"longest stretch that stands in the book: {found.longest} characters, at character {found.place:,} of "
-        f"{len(book.corpus.ids):,}: {copied[:60]!r}{'...' if len(copied) > 60 else ''}\n"
-        f"sequences that stand in the book, by their length: {shares}"
-    )
-
-
-def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator) -> int:
+def converse(job: Job) -> int:
     """Read lines and show what the model writes, until the input ends; return the exit code."""
     with suppress(ImportError):  # not on Windows; there the console itself edits lines
         import readline  # noqa: F401  - gives input() line editing and history
     from chargen.interactive import Conversation
     from chargen.terminal import Clusters
 
-    if seed:
-        clone.feed(seed)
-    conversation = Conversation(clone, config, generator)
+    if job.seed:
+        job.clone.feed(job.seed)
+    conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0])
     click.echo("Write a line, and the model goes on; /help tells more.")
     while True:
         try:
@@ -384,5 +387,5 @@ def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator
                         break
         except ChargenError as error:
             click.echo(str(error), err=True)
-        if stop.signal == signal.SIGTERM:
-            return 128 + signal.SIGTERM
+        if stop.signal not in (0, signal.SIGINT):
+            return 128 + stop.signal

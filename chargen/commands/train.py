@@ -35,6 +35,7 @@ RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cac
 SHAPE = {"layers", "units", "embedding", "output_rank"}  # what --from doesn't
 OLD_TEXT = 100_000  # characters of the old text, at the most, that tell what was forgotten
 NOTES = 10  # on the text that are shown; a library may have very many
+SEEN = 1_000_000  # characters in which a seed to advise is looked for
 TASTE = 96  # characters written at each validation
 
 
@@ -148,7 +149,10 @@ def train(
     if finished and chief and config.parent is not None:
         click.echo(old_text(Path(config.parent), path))
     if finished:
-        click.echo(f'done; write with: chargen sample --model {told} --seed "The"')
+        from chargen.generate import seed_of
+
+        begin = seed_of(text.vocabulary.decode(part.ids[:SEEN]))
+        click.echo(f"done; write with: chargen sample --model {told}{f' --seed {quote(begin)}' * bool(begin)}")
     else:
         click.echo(f"stopped; go on with: chargen train --resume {told}")
     if stop.signal:
