@@ -12,7 +12,7 @@ import click
 
 from chargen import ChargenError
 from chargen.lab import LESSONS
-from chargen.shell import Command, Encoding, quiet, refuse_output
+from chargen.shell import Command, Encoding, quiet, refuse_output, say
 
 if TYPE_CHECKING:
     from chargen.lab import Answer, Setting
@@ -63,7 +63,7 @@ def lab(
     """
     if name is None:
         width = max(map(len, LESSONS))
-        click.echo("\n".join(f"{lesson:{width}}  {question}" for lesson, question in LESSONS.items()))
+        say("\n".join(f"{lesson:{width}}  {question}" for lesson, question in LESSONS.items()), indent=width + 2)
         return
     if output is not None:
         check_output(output / PAGE)
@@ -72,7 +72,7 @@ def lab(
     seconds: dict[str, float] = {}
     for lesson in LESSONS if name == ALL else [name]:
         if sys.stderr.isatty():
-            click.echo(f"running {lesson} ...", err=True)
+            say(f"running {lesson} ...", err=True)
         began = time.monotonic()
         with quiet():
             from chargen.lab import lesson as load
@@ -122,18 +122,18 @@ def show(name: str, expect: str, answer: Answer, seconds: float) -> None:
     """Write a lesson: question, what to expect, tables, conclusions."""
     from chargen.lab.page import number
 
-    click.echo(f"\n{name}: {LESSONS[name]}\n")
-    click.echo(click.wrap_text(f"What to expect: {' '.join(expect.split())}", 100))
+    say(f"\n{name}: {LESSONS[name]}\n")
+    say(f"What to expect: {' '.join(expect.split())}", indent=0)
     for table in answer.tables:
         rows = [list(map(str, table.columns)), *([number(value) for value in row] for row in table.rows)]
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        click.echo()
+        say()
         for row in rows:
-            click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-    click.echo()
+            say("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+    say()
     for one in answer.conclusions:
-        click.echo(click.wrap_text(f"{'->' if one.holds else '!!'} {one.text}", 100, subsequent_indent="   "))
-    click.echo(f"({seconds:.0f} seconds)")
+        say(f"{'->' if one.holds else '!!'} {one.text}", indent=3)
+    say(f"({seconds:.0f} seconds)")
 
 
 def record(name: str, answer: Answer, seconds: float) -> dict[str, Any]:
@@ -158,4 +158,4 @@ def write_page(folder: Path, answers: dict[str, Answer], text: str | None, setti
     write_beside(
         folder / PAGE, page(answers, f"{told}{', quick' if setting.quick else ''}.").encode("utf-8", "replace")
     )
-    click.echo(f"{folder / PAGE} written", err=True)
+    say(f"{folder / PAGE} written", err=True)
