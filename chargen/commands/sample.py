@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from chargen.run import Run
     from chargen.vocabulary import Vocabulary
 
-from chargen.shell import Command, Stop, configured, options, read_file, refuse_output, run_of
+from chargen.shell import Command, Stop, configured, options, read_file, refuse_output, run_of, say
 
 INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
 BOOK_SEED = 100  # characters of a seed from the book
@@ -45,7 +45,8 @@ BOOK_SEED = 100  # characters of a seed from the book
     chargen sample --seed "Once" --count 8 --stop "." --json
     chargen sample --seed-from-book --color --originality
     chargen sample --pattern words.txt --temperature 0
-    chargen sample --save-state one.state > 1.txt && chargen sample --load-state one.state > 2.txt
+    chargen sample --save-state one.state > 1.txt
+    chargen sample --load-state one.state > 2.txt
     chargen sample --interactive
     """,
 )
@@ -131,7 +132,7 @@ def sample(
         config = replace(config, temperature=1.0)  # the scores are probabilities of the model as they are
     from_seed = drawing[0] is not loaded and (config.temperature > 0 or pattern is not None)
     if config.random_seed is None and (from_seed or values["seed_from_book"]):
-        click.echo(f"random seed: {random_seed}", err=True)
+        say(f"random seed: {random_seed}", err=True)
     seed = read_seed(clone.vocabulary, book, random_seed, values)
     if interactive:
         if "length" not in asked:
@@ -180,7 +181,7 @@ def read_stop(vocabulary: Vocabulary, stop: str) -> str:
 
     stop = normalize("NFC", stop)
     if unknown := [c for c in dict.fromkeys(stop) if c not in vocabulary]:
-        click.echo(f"Warning: the model never writes {name(iter(unknown))}: {stop!r} won't stop it", err=True)
+        say(f"Warning: the model never writes {name(iter(unknown))}: {stop!r} won't stop it", err=True)
     return stop
 
 
@@ -247,7 +248,7 @@ def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, value
     if skipped:
         if not read:
             raise ChargenError(f"the model has never seen {name(skipped)}, which is all there is in the seed")
-        click.echo(f"Warning: the model has never seen {name(skipped)}: left out of the seed", err=True)
+        say(f"Warning: the model has never seen {name(skipped)}: left out of the seed", err=True)
     return read
 
 
@@ -264,7 +265,7 @@ def show_samples(
 
     If it is told to stop, it writes what was drawn until then.
     """
-    from chargen.terminal import Clusters, shade
+    from chargen.terminal import Clusters, shade, shown
 
     count, out = settings["count"], io.StringIO() if values["output"] else sys.stdout
     utf8 = isinstance(out, io.StringIO) or (out.encoding or "").lower().replace("-", "") == "utf8"
@@ -274,7 +275,8 @@ def show_samples(
 
     def put(text: str, nats: Sequence[float]) -> None:
         for cluster, cost in clusters.add(text, nats) if text else clusters.release():
-            out.write(shade(cluster, cost) if values["color"] else cluster)
+            visible = shown(cluster, out)
+            out.write(shade(visible, cost) if values["color"] else visible)
         out.flush()
 
     def begin(index: int) -> None:
@@ -293,7 +295,7 @@ def show_samples(
                 record = told(parts[current], seed, random_seed, settings)
                 if values["originality"] and book is not None:
                     record["originality"] = book.compare(record["text"])._asdict()
-                out.write(json.dumps(record, ensure_ascii=not utf8) + "\n")
+                out.write(shown(json.dumps(record, ensure_ascii=not utf8), out) + "\n")
             else:
                 put("", ())
             current += 1
@@ -315,7 +317,7 @@ def show_samples(
     if values["originality"] and book is not None and not values["as_json"]:
         for index, pieces in enumerate(parts):
             label = f"{index + 1} of {count}: " if count > 1 else ""
-            click.echo(label + tell_originality("".join(p.text for p in pieces), book), err=True)
+            say(label + tell_originality("".join(p.text for p in pieces), book), err=True)
 
 
 def told(pieces: list[Piece], seed: str, random_seed: int | None, settings: dict[str, Any]) -> dict[str, Any]:
@@ -350,23 +352,25 @@ def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator
     with suppress(ImportError):  # not on Windows; there the console itself edits lines
         import readline  # noqa: F401  - gives input() line editing and history
     from chargen.interactive import Conversation
-    from chargen.terminal import Clusters
+    from chargen.terminal import Clusters, shown
 
     if seed:
         clone.feed(seed)
     conversation = Conversation(clone, config, generator)
-    click.echo("Write a line, and the model goes on; /help tells more.")
+    say("Write a line, and the model goes on; /help tells more.")
     while True:
         try:
             line = input("> ")
         except EOFError:
-            click.echo()
+            say()
             return 0
+        except OSError as error:
+            raise ChargenError(f"cannot read standard input: {error.strerror}") from None
         except UnicodeDecodeError:
-            click.echo("that line is not UTF-8: nothing was read", err=True)
+            say("that line is not UTF-8: nothing was read", err=True)
             continue
         except KeyboardInterrupt:
-            click.echo()
+            say()
             continue
         if line.strip() == "/quit":
             return 0
@@ -375,14 +379,14 @@ def converse(clone: Clone, seed: str, config: SampleConfig, generator: Generator
             with Stop() as stop:
                 for said in conversation.answer(line):
                     if isinstance(said, str):
-                        click.echo(said)
+                        say(said)
                         continue
-                    click.echo("".join(c for c, _ in clusters.add(said.text, said.nats)), nl=False)
-                    if said.stopped_by is not None or stop.signal:
-                        click.echo("".join(c for c, _ in clusters.release()))
+                    ended = said.stopped_by is not None or stop.signal
+                    whole = clusters.add(said.text, said.nats) + (clusters.release() if ended else [])
+                    click.echo(shown("".join(c for c, _ in whole), sys.stdout), nl=bool(ended), color=True)
                     if stop.signal:
                         break
         except ChargenError as error:
-            click.echo(str(error), err=True)
+            say(str(error), err=True)
         if stop.signal == signal.SIGTERM:
             return 128 + signal.SIGTERM
