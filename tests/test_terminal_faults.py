@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from chargen import ChargenError, interactive, process
 from chargen.cli import main
+from chargen.commands.lab import lines_of
 from chargen.commands.train import TITLES, table_line
 from chargen.config import ModelConfig
 from chargen.modelfile import ModelFile, weight_shapes
@@ -310,6 +311,15 @@ def test_the_lessons_fit_a_terminal(tmp_path):
     assert code == 0
     assert max(map(len, lines)) <= 80
     assert " ".join(lines).split() == chargen("lab", cwd=tmp_path).stdout.split()
+
+
+def test_titles_of_a_wide_table_take_several_lines():
+    titles, rows = ["training", "between the best and the worst " * 3], [["a" * 30, "0.013"], ["b", "0.019"]]
+    assert len(lines_of(titles, rows, 0)) == 3
+    lines = lines_of(titles, rows, 80)
+    assert max(map(len, lines)) <= 80
+    assert " ".join(line[32:] for line in lines[:-2]).split() == titles[1].split()
+    assert lines_of(titles[:1], [row[:1] for row in rows], 80) == ["training", *(row[0] for row in rows)]
 
 
 @pytest.mark.long

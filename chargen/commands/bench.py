@@ -65,7 +65,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
     say(
         f"{model.layers} x {model.units}, {values['batch_size']} streams x {values['seq_length']}; chargen computes "
         f"{ours['precision']} by {UNROLLS[ours['unroll']]}\n\n"
-        f"{'':18} characters/s  chargen is  GFLOP/s  ceiling  1st step    memory"
+        f"{'':18} characters/s  chargen is  GFLOP/s  ceiling  1st step   memory"
     )
     for name, figure in figures.items():
         if "product" in name:
@@ -77,7 +77,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
         say(
             f"{name:18}{figure['per_second']:13,.0f}{equal['per_second'] / figure['per_second']:10.2f} x"
             f"{flops / 1e9:9,.0f}{flops / most['per_second']:9.0%}{figure['first_step_seconds']:8.1f} s"
-            f"{figure['peak_memory'] / 2**20:7,.0f} MB"
+            f"{figure['peak_memory'] / 2**20:6,.0f} MB"
         )
 
 
@@ -102,7 +102,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
     from chargen.bench import scale
 
     if not as_json:
-        say("workers  characters/s   of one   bytes each sends in a step: a ring's   measured")
+        say("workers  characters/s   of one  bytes each sends in a step: a ring's  measured")
     first = 0.0
     for workers in (1, 2, 4):
         figures = scale({**values, "files": list(files)}, workers, steps)
@@ -113,7 +113,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
             continue
         say(
             f"{workers:7}{figures['characters_per_second']:14,.0f}{figures['characters_per_second'] / first:8.2f} x"
-            f"{figures['ring_bytes']:39,.0f}{'-' if measured is None else f'{measured:,.0f}':>11}"
+            f"{figures['ring_bytes']:38,.0f}{'-' if measured is None else f'{measured:,.0f}':>10}"
         )
 
 

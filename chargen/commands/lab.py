@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +16,14 @@ import click
 from chargen import ChargenError
 from chargen.lab import LESSONS
 from chargen.shell import Command, Encoding, quiet, refuse_output, say
+from chargen.terminal import width
 
 if TYPE_CHECKING:
     from chargen.lab import Answer, Setting
 
 ALL = "all"
 PAGE = "index.html"
+TITLE = 12  # columns of a title that is wrapped, at the least
 
 
 @click.command(
@@ -62,8 +67,8 @@ def lab(
     Its conclusions are made from its numbers. The exit code is 1 if one of them is not what was to be expected.
     """
     if name is None:
-        width = max(map(len, LESSONS))
-        say("\n".join(f"{lesson:{width}}  {question}" for lesson, question in LESSONS.items()), indent=width + 2)
+        longest = max(map(len, LESSONS))
+        say("\n".join(f"{lesson:{longest}}  {question}" for lesson, question in LESSONS.items()), indent=longest + 2)
         return
     if output is not None:
         check_output(output / PAGE)
@@ -125,15 +130,27 @@ def show(name: str, expect: str, answer: Answer, seconds: float) -> None:
     say(f"\n{name}: {LESSONS[name]}\n")
     say(f"What to expect: {' '.join(expect.split())}", indent=0)
     for table in answer.tables:
-        rows = [list(map(str, table.columns)), *([number(value) for value in row] for row in table.rows)]
-        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
         say()
-        for row in rows:
-            say("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+        for line in lines_of(
+            table.columns, [[number(value) for value in row] for row in table.rows], width(sys.stdout)
+        ):
+            say(line)
     say()
     for one in answer.conclusions:
         say(f"{'->' if one.holds else '!!'} {one.text}", indent=3)
     say(f"({seconds:.0f} seconds)")
+
+
+def lines_of(titles: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[str]:
+    """Return a table's lines. Where they are longer than ``room``, if that is not 0, titles take several lines."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, (title, *column))) for title, column in zip(titles, columns, strict=True)]
+    heads: list[list[str]] = [[title] for title in titles]
+    if room and sum(widths) + 2 * (len(widths) - 1) > room:
+        heads = [wrap(title, max(TITLE, *map(len, column))) for title, column in zip(titles, columns, strict=True)]
+        widths = [max(map(len, (*head, *column))) for head, column in zip(heads, columns, strict=True)]
+    lines = [*zip_longest(*heads, fillvalue=""), *rows]
+    return ["  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def record(name: str, answer: Answer, seconds: float) -> dict[str, Any]:
