@@ -82,7 +82,7 @@ class Corpus:
         border = len(self.ids) - held_out(len(self.ids), validation, most)
         if border < 2:
             raise ChargenError(
-                f"the text is too short, {len(self.ids):,} characters, which leaves fewer than 2 for training: "
+                f"{self.name} is too short, {len(self.ids):,} characters, which leaves fewer than 2 for training: "
                 "give a longer text, or a smaller --validation"
             )
         first, later = np.searchsorted(self.starts, [border, border + 1])
@@ -139,7 +139,9 @@ def read(
                     finally:
                         shutil.rmtree(building, ignore_errors=True)
         except OSError as error:
-            where, why = cache or tempfile.gettempdir(), error.strerror or error
+            where, why = cache or Path(tempfile.gettempdir()), error.strerror or error
+            if error.filename and not Path(error.filename).is_relative_to(where):
+                raise  # it is of a text
             raise ChargenError(
                 f"the text can't be kept in {where}: {why}; make room, or name another folder with --cache"
             ) from None

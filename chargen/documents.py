@@ -11,7 +11,6 @@ import io
 import lzma
 import os
 import re
-import shutil
 import sys
 import tempfile
 import unicodedata
@@ -100,20 +99,27 @@ def sources(paths: Sequence[str]) -> Iterator[list[Source]]:
             if path == STANDARD_INPUT:
                 if sys.stdin is None:
                     raise ChargenError("standard input is closed: name a file")
-                kept = Path(folder) / "stdin"
-                with kept.open("wb") as file:
-                    shutil.copyfileobj(sys.stdin.buffer, file, BLOCK)
-                found.append(Source("standard input", kept))
+                found.append(_kept("standard input", sys.stdin.buffer, Path(folder) / "stdin"))
                 continue
             for one in expanded(path):
                 if one.is_dir() or one.is_file() or not one.exists():
                     found += _files(one)
                 else:  # a pipe, which can be read only once
-                    kept = Path(folder) / f"pipe-{len(found)}"
-                    with one.open("rb") as pipe, kept.open("wb") as file:
-                        shutil.copyfileobj(pipe, file, BLOCK)
-                    found.append(Source(str(one), kept))
+                    with one.open("rb") as pipe:
+                        found.append(_kept(str(one), pipe, Path(folder) / f"pipe-{len(found)}"))
         yield found if paths else [Source(BUNDLED, resources.files("chargen.corpora").joinpath(BUNDLED))]
+
+
+def _kept(name: str, opened: IO[bytes], path: Path) -> Source:
+    """Copy what can be read only once."""
+    source = Source(name, path)
+    with path.open("wb") as file:
+        while True:
+            with _readable(source):
+                block = opened.read(BLOCK)
+            if not block:
+                return source
+            file.write(block)
 
 
 def expanded(path: str) -> list[Path]:

@@ -17,8 +17,8 @@ from chargen.sampler import filters
 from chargen.vocabulary import name
 
 HELP = """\
-Write a line, and the model goes on from it; an empty line lets it go on by itself. A line that begins with / is a
-command; begin it with // to write it.
+Write a line, and the model goes on from it; an empty line lets it go on by
+itself. A line that begins with / is a command; begin it with // to write it.
   /temperature X   draw at temperature X from now on
   /length N        go on for N characters
   /undo            take back your last line and what followed

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ import click
 
 from chargen import ChargenError, process
 from chargen.config import Config
+from chargen.terminal import fitted, shown
 
 if TYPE_CHECKING:
     from chargen.run import Run
@@ -28,28 +29,64 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Config)
 UNROLLS = {"keras": "Keras's layers", "loop": "compiled loops", "onednn": "compiled loops with oneDNN's products"}
+MESSAGE = 300  # characters of a line on standard error, at the most
+UNWRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # why output is refused
+
+
+def say(text: str = "", *, indent: int | None = 2, err: bool = False) -> None:
+    """Write lines for a person, as `fitted` makes them.
+
+    On standard error a long line loses its middle: what to do stands at its end. That it is full or gone is no reason
+    to end.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if err:
+        text = "\n".join(map(_short, text.split("\n")))
+    with suppress(*[OSError] * err):
+        click.echo(fitted(text, stream, indent), stream, color=True)  # else click takes sequences out of it
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= MESSAGE else f"{line[: MESSAGE // 2]} ... {line[5 - MESSAGE // 2 :]}"
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Make a foreseen error, and one of the system's, a ClickException of one line."""
+    try:
+        yield
+    except ChargenError as error:
+        raise click.ClickException(" ".join(str(error).split())) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # one of a file that is open has no name: whatever reads files names them itself
+        why = error.strerror or str(error)
+        if error.filename is not None:
+            why = f"{os.fsdecode(error.filename)}: {why}"
+        elif why == os.strerror(errno.ENOENT):
+            why = f"the working folder: {why}"
+        elif error.errno in UNWRITTEN:
+            why = f"cannot write the output: {why}"
+        raise click.ClickException(why) from None
+
+
+class Unstripped(io.StringIO):
+    """Text from which click takes no escape sequences, as it does where a stream is no terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def tell(error: click.ClickException) -> None:
+    """Write an error on standard error."""
+    text = Unstripped()
+    error.show(text)
+    say(text.getvalue().removesuffix("\n"), indent=None, err=True)
 
 
 class Command(click.Command):
-    """A command whose foreseen errors are one line on standard error, and whose examples stay as they are written."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a ChargenError ends it with exit code 1."""
-        try:
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(errors="replace")  # where the terminal has no such character
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except ChargenError as error:
-            raise click.ClickException(" ".join(str(error).split())) from None
-        except KeyboardInterrupt:
-            click.echo(err=True)
-            ctx.exit(128 + signal.SIGINT)
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # who read has read enough: click ends quietly
-            raise click.ClickException(f"what was written can't be: {error.strerror}") from None
-        return result
+    """A command whose examples stay as they are written."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, a line each."""
@@ -145,8 +182,11 @@ def read_file(path: str) -> bytes:
     """Return the bytes of a file, or of standard input for ``-``."""
     if path == "-" and sys.stdin is None:
         raise ChargenError("standard input is closed: name a file")
-    with click.open_file(path, "rb") as file:
-        return bytes(file.read())
+    try:
+        with click.open_file(path, "rb") as file:
+            return bytes(file.read())
+    except OSError as error:
+        raise ChargenError(f"cannot read {'standard input' if path == '-' else path}: {error.strerror}") from None
 
 
 def run_of(model: Path | None) -> Run:
@@ -206,12 +246,12 @@ def quiet() -> Iterator[None]:
         try:
             yield
             started = True
-        except ChargenError:
-            started = True  # and found what is told in a line
+        except (ChargenError, KeyboardInterrupt):
+            started = True  # and found what is told in a line, or was stopped
             raise
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
             if not started:
                 log.seek(0)
-                os.write(2, log.read())
+                click.echo(shown(log.read().decode(errors="replace"), sys.stderr), nl=False, err=True, color=True)

@@ -20,7 +20,7 @@ import click
 from chargen import ChargenError
 from chargen.bits import bits
 from chargen.generate import Piece
-from chargen.terminal import Clusters, shade
+from chargen.terminal import Clusters, fitted, shade, shown
 
 if TYPE_CHECKING:
     from chargen.originality import Originality
@@ -95,14 +95,14 @@ class Plain:
             self._out.write("\n")
 
     def _shown(self, cluster: str, nats: float) -> str:
-        return cluster
+        return shown(cluster, self._out)
 
 
 class Shaded(Plain):
     """The text, each cluster on a background that tells its surprisal."""
 
     def _shown(self, cluster: str, nats: float) -> str:
-        return shade(cluster, nats)
+        return shade(shown(cluster, self._out), nats)
 
 
 class JsonLines:
@@ -132,13 +132,13 @@ class JsonLines:
     def end(self, stopped_by: str) -> None:
         """Write the object, its long entries block by block."""
         text, nats = self._text.getvalue(), self._nats
-        self._out.write(f'{{"seed": {self._encode(self._seed)}, "text": "')
+        self._put(f'{{"seed": {self._encode(self._seed)}, "text": "')
         for start in range(0, len(text), BLOCK):
-            self._out.write(self._encode(text[start : start + BLOCK])[1:-1])
-        self._out.write('", "log_probabilities": [')
+            self._put(self._encode(text[start : start + BLOCK])[1:-1])
+        self._put('", "log_probabilities": [')
         for start in range(0, len(nats), BLOCK):
             rounded = [round(-cost, 6) for cost in nats[start : start + BLOCK]]
-            self._out.write(", " * (start > 0) + self._encode(rounded)[1:-1])
+            self._put(", " * (start > 0) + self._encode(rounded)[1:-1])
         rest = {
             "bits_per_character": bits(sum(nats) / len(nats)) if nats else None,
             "random_seed": self._settings["random_seed"],
@@ -147,8 +147,11 @@ class JsonLines:
             "settings": self._settings,
             **({} if self._compare is None else {"originality": self._compare(text)._asdict()}),
         }
-        self._out.write(f"], {self._encode(rest)[1:]}\n")
+        self._put(f"], {self._encode(rest)[1:]}\n")
         self._out.flush()
+
+    def _put(self, text: str) -> None:
+        self._out.write(shown(text, self._out))
 
 
 class Reported:
@@ -171,7 +174,8 @@ class Reported:
     def end(self, stopped_by: str) -> None:
         """Show the rest, then the report."""
         self._writer.end(stopped_by)
-        click.echo(self._label + self._report(self._text.getvalue()), err=True)
+        report = self._label + self._report(self._text.getvalue())
+        click.echo(fitted(report, sys.stderr), sys.stderr, color=True)
 
 
 def show(pieces: Iterator[Piece], writer: Plain | JsonLines | Reported) -> None:

@@ -1,9 +1,16 @@
-"""Text on a terminal: characters leave in whole clusters, shaded by their surprisal if wanted."""
+"""Text on a terminal: escaped, wrapped at words, in whole clusters, shaded by its surprisal if wanted.
+
+A pipe or a file gets text as it is.
+"""
 
 from __future__ import annotations
 
+import re
+import shutil
 import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import TextIO
 
 from chargen.bits import bits
 
@@ -11,6 +18,64 @@ JOINER = "\u200d"  # makes one emoji of two
 LONGEST = 32  # characters of a cluster; Unicode's stream-safe format has 30 marks on a letter (UAX #15)
 # Backgrounds of the 256-colour palette, each from so many bits on: what was expected stays plain.
 SHADES = ((1.0, 230), (2.0, 229), (3.0, 222), (4.5, 215), (6.0, 209), (8.0, 203), (11.0, 197))
+# Control characters but for tab and newline, what turns the direction of writing, and bytes that are no character.
+COMMANDING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: str, stream: TextIO) -> str:
+    """Return text as it may go to a stream: for a terminal, each character that would command it is an escape."""
+    if not is_terminal(stream):
+        return text
+    return COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # which JSON reads too
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream, which is missing in a program without a console, is a terminal."""
+    return stream is not None and stream.isatty()
+
+
+def width(stream: TextIO) -> int:
+    """Return the columns of a terminal; 0 where the stream is none."""
+    return shutil.get_terminal_size().columns if is_terminal(stream) else 0
+
+
+def fitted(text: str, stream: TextIO, indent: int | None = 2) -> str:
+    """Return lines as they may go to a stream: for a terminal, escaped, and wrapped at words to its width.
+
+    What is wrapped goes on after ``indent`` columns; None leaves lines whole, as commands are that will be copied.
+    """
+    room = width(stream)
+    if not room or indent is None:
+        return shown(text, stream)
+    return "\n".join(part for line in shown(text, stream).split("\n") for part in wrapped(line, room, indent))
+
+
+def wrapped(line: str, room: int, indent: int) -> list[str]:
+    """Return a line in lines of at most ``room`` columns, where its words allow it; all but the first are indented."""
+    lines = [""]
+    for word in re.findall(r" *[^ ]+", line):
+        if len(lines[-1]) > indent and columns(lines[-1] + word) > room:
+            lines.append(" " * indent + word.lstrip())
+        else:
+            lines[-1] += word
+    return lines
+
+
+def cut(line: str, stream: TextIO) -> str:
+    """Return a line as it may go to a stream: for a terminal, escaped, and cut to its width."""
+    if not (room := width(stream)):
+        return line
+    line = shown(line, stream)
+    ends = accumulate(columns(character) for character in line)
+    return line[: sum(end <= room for end in ends)]
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: two for a wide character, none for a mark."""
+    if text.isascii():
+        return len(text)
+    marks = sum(unicodedata.category(c) in ("Mn", "Me", "Cf") for c in text)
+    return len(text) - marks + sum(unicodedata.east_asian_width(c) in "WF" for c in text)
 
 
 class Clusters:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from chargen.config import ModelConfig, TrainConfig
-from chargen.shell import UNROLLS, Command, configured, options, quiet
+from chargen.shell import UNROLLS, Command, configured, options, quiet, say
 
 
 @click.group()
@@ -47,7 +47,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
     with quiet():
         figures = interleaved(sides, rounds)
     for name in [name for name, figure in figures.items() if "failed" in figure]:
-        click.echo(f"left out: {figures.pop(name)['failed']}", err=True)
+        say(f"left out: {figures.pop(name)['failed']}", err=True)
     ours = figures["chargen"]
     ceiling = figures[f"large product, {ours['precision']}"]["per_second"]
     if as_json:
@@ -62,10 +62,10 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
         }
         click.echo(json.dumps(result))
         return
-    click.echo(
+    say(
         f"{model.layers} x {model.units}, {values['batch_size']} streams x {values['seq_length']}; chargen computes "
         f"{ours['precision']} by {UNROLLS[ours['unroll']]}\n\n"
-        f"{'':22}characters/s  chargen is   GFLOP/s  of ceiling  first step    memory"
+        f"{'':18} characters/s  chargen is  GFLOP/s  ceiling  1st step   memory"
     )
     for name, figure in figures.items():
         if "product" in name:
@@ -74,10 +74,10 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
         precision = ours["precision"] if name == "chargen" else name.split(", ")[1]
         most = figures[f"large product, {precision}"]
         equal = ours if precision == ours["precision"] else figures.get(f"chargen, {precision}", ours)
-        click.echo(
-            f"{name:22}{figure['per_second']:12,.0f}{equal['per_second'] / figure['per_second']:10.2f} x"
-            f"{flops / 1e9:10,.0f}{flops / most['per_second']:12.0%}{figure['first_step_seconds']:10.1f} s"
-            f"{figure['peak_memory'] / 2**20:7,.0f} MB"
+        say(
+            f"{name:18}{figure['per_second']:13,.0f}{equal['per_second'] / figure['per_second']:10.2f} x"
+            f"{flops / 1e9:9,.0f}{flops / most['per_second']:9.0%}{figure['first_step_seconds']:8.1f} s"
+            f"{figure['peak_memory'] / 2**20:6,.0f} MB"
         )
 
 
@@ -102,7 +102,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
     from chargen.bench import scale
 
     if not as_json:
-        click.echo("workers  characters/s   of one   bytes each sends in a step: a ring's   measured")
+        say("workers  characters/s   of one  bytes each sends in a step: a ring's  measured")
     first = 0.0
     for workers in (1, 2, 4):
         figures = scale({**values, "files": list(files)}, workers, steps)
@@ -111,9 +111,9 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
         if as_json:
             click.echo(json.dumps(figures))
             continue
-        click.echo(
+        say(
             f"{workers:7}{figures['characters_per_second']:14,.0f}{figures['characters_per_second'] / first:8.2f} x"
-            f"{figures['ring_bytes']:39,.0f}{'-' if measured is None else f'{measured:,.0f}':>11}"
+            f"{figures['ring_bytes']:38,.0f}{'-' if measured is None else f'{measured:,.0f}':>10}"
         )
 
 
@@ -153,9 +153,9 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
             )
         )
         return
-    click.echo(f"first character after {latency:.2f} s\n\n{'':24}characters/s   chargen is")
+    say(f"first character after {latency:.2f} s\n\n{'':24}characters/s   chargen is")
     for name, figure in figures.items():
-        click.echo(f"{name:24}{figure['per_second']:12,.0f}   {one / figure['per_second']:9.2f} x")
+        say(f"{name:24}{figure['per_second']:12,.0f}   {one / figure['per_second']:9.2f} x")
 
 
 @bench.command(
@@ -184,12 +184,13 @@ def bench_corpus(megabytes: float, files: int, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     more = (found["training_memory"] - found["training_memory_of_1_megabyte"]) / 1e6
-    click.echo(
+    say(
         f"{megabytes:,.0f} MB in {files:,} file{'s' * (files > 1)}, {found['characters']:,} characters\n\n"
         f"reading, on one core   {found['megabytes_per_second']:,.0f} MB/s, {found['reading_memory'] / 1e6:,.0f} MB of "
         f"memory; again, from the cache, {found['reading_again_seconds']:.1f} s\n"
         f"training               {found['training_memory'] / 1e6:,.0f} MB of memory, {more:,.0f} MB more than with a "
         f"text of 1 MB\n"
         f"a step of 1 x 128      {1e3 * found['step_seconds']:.1f} ms, of which it waits for text "
-        f"{1e3 * found['waiting_seconds']:.2f} ms"
+        f"{1e3 * found['waiting_seconds']:.2f} ms",
+        indent=23,
     )

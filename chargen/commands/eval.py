@@ -12,7 +12,7 @@ import click
 
 from chargen import process
 from chargen.bits import bits
-from chargen.shell import Command, Encoding, Texts, quiet, refuse_output, run_of
+from chargen.shell import Command, Encoding, Texts, quiet, refuse_output, run_of, say
 
 if TYPE_CHECKING:
     from chargen.corpus import Starts
@@ -25,7 +25,7 @@ SPLITS = ("validation", "training")
     "eval",
     cls=Command,
     epilog="""
-    chargen eval                                  the newest run on its own validation text
+    chargen eval                        the newest run on its own validation text
     chargen eval letter.txt --model runs/book
     chargen eval --dynamic --baseline xz
     chargen eval letter.txt --surprisal
@@ -84,7 +84,7 @@ def evaluate(
     file = open_model(model)
     name, text, starts, training = read_texts(files, model, split or "validation", encoding, both=baseline is not None)
     if sys.stderr.isatty():
-        click.echo(f"reading {len(text):,} characters ...", err=True)
+        say(f"reading {len(text):,} characters ...", err=True)
     with quiet():
         from chargen import evaluate as protocols
         from chargen.config import TrainConfig
@@ -138,7 +138,7 @@ def read_texts(
     # Nothing is left out of a text that is to be scored.
     read = corpus.read(files, TrainConfig(encoding=encoding, keep_boilerplate=True))
     for note in read.notes:
-        click.echo(note, err=True)
+        say(note, err=True)
     return ", ".join(Path(file).name for file in files), read.vocabulary.decode(read.ids), read.starts[1:], training
 
 
@@ -150,15 +150,15 @@ def tell(name: str, figures: dict[str, Any], result: Score, adapted: Score | Non
     rows = [(label, result.nats_per_character)]
     if adapted is not None:
         rows.append(("dynamic", adapted.nats_per_character))
-    click.echo(f"{name}: {result.characters:,} characters predicted\n\n{'':20}nats/character     bpc   perplexity")
+    say(f"{name}: {result.characters:,} characters predicted\n\n{'':20}nats/character     bpc   perplexity")
     for row, nats in rows:
-        click.echo(f"{row:20}{nats:14.4f}{bits(nats):8.3f}{exp(nats):13.3f}")
+        say(f"{row:20}{nats:14.4f}{bits(nats):8.3f}{exp(nats):13.3f}")
     if "baseline" in figures:
-        click.echo(f"{figures['baseline']['compressor']:20}{'':14}{figures['baseline']['bpc']:8.3f}")
+        say(f"{figures['baseline']['compressor']:20}{'':14}{figures['baseline']['bpc']:8.3f}")
     if result.unknown:
         price = bits(result.unknown_nats / result.unknown_characters)
         times = f"{result.unknown_characters:,} times at {price:.1f} bits"
-        click.echo(f"\nnot known to the model, {times}: {named(result.unknown)}")
+        say(f"\nnot known to the model, {times}: {named(result.unknown)}")
 
 
 def clusters(text: str, result: Score) -> list[tuple[str, float]]:
@@ -176,11 +176,11 @@ def write_page(path: Path, name: str, text: str, result: Score) -> None:
 
     told = f"{result.characters:,} characters, {bits(result.nats_per_character):.3f} bits per character"
     write_beside(path, page(name, told, clusters(text, result)).encode("utf-8", "replace"))
-    click.echo(f"{path} written", err=True)
+    say(f"{path} written", err=True)
 
 
 def show(text: str, result: Score) -> None:
     """Write the text to the terminal, each character shaded by its bits."""
-    from chargen.terminal import shade
+    from chargen.terminal import shade, shown
 
-    click.echo("".join(shade(cluster, nats) for cluster, nats in clusters(text, result)), color=True)
+    click.echo("".join(shade(shown(c, sys.stdout), nats) for c, nats in clusters(text, result)), color=True)

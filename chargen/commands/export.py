@@ -11,7 +11,7 @@ import click
 
 from chargen import ChargenError
 from chargen.export import FORMATS, QUANTIZATIONS
-from chargen.shell import Command, quiet
+from chargen.shell import Command, quiet, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +42,8 @@ class ExportCommand(Command):
 @click.command(
     cls=ExportCommand,
     epilog="""
-    chargen export                                  a TensorFlow SavedModel of the newest run's model
-    chargen export --format html                    a page that writes in any browser
+    chargen export                a SavedModel of the newest run's model
+    chargen export --format html  a page that writes in any browser
     chargen export --format onnx --format litert --quantize int8
     chargen export --model runs/book --output site --format html --force
     """,
@@ -100,11 +100,11 @@ def export(
     ids, source = text_for_proof(path.parent, file, clone)
     for one in wanted:
         if sys.stderr.isatty():
-            click.echo(f"writing {one.filename} ...", err=True)
+            say(f"writing {one.filename} ...", err=True)
         with quiet():
             made, found = exports.export(one, folder, Evidence(clone, ids, source, one.quantize), force=force)
         shown = made.relative_to(Path.cwd()) if made.is_relative_to(Path.cwd()) else made
-        click.echo("\n  ".join([f"{shown}, {megabytes(exports.size_of(made))}", *found]))
+        say("\n  ".join([f"{shown}, {megabytes(exports.size_of(made))}", *found]), indent=4)
 
 
 def text_for_proof(folder: Path, model: ModelFile, clone: Clone) -> tuple[npt.NDArray[np.integer], str]:

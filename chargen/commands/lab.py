@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chargen import ChargenError
 from chargen.lab import LESSONS
-from chargen.shell import Command, Encoding, quiet, refuse_output
+from chargen.shell import Command, Encoding, quiet, refuse_output, say
+from chargen.terminal import width
 
 if TYPE_CHECKING:
     from chargen.lab import Answer, Setting
 
 ALL = "all"
 PAGE = "index.html"
+TITLE = 12  # columns of a title that is wrapped, at the least
 
 
 @click.command(
@@ -66,8 +71,8 @@ def lab(
     Its conclusions are made from its numbers. The exit code is 1 if one of them is not what was to be expected.
     """
     if name is None:
-        width = max(map(len, LESSONS))
-        click.echo("\n".join(f"{lesson:{width}}  {question}" for lesson, question in LESSONS.items()))
+        longest = max(map(len, LESSONS))
+        say("\n".join(f"{lesson:{longest}}  {question}" for lesson, question in LESSONS.items()), indent=longest + 2)
         return
     if output is not None:
         check_output(output / PAGE)
@@ -76,7 +81,7 @@ def lab(
     seconds: dict[str, float] = {}
     for lesson in LESSONS if name == ALL else [name]:
         if sys.stderr.isatty():
-            click.echo(f"running {lesson} ...", err=True)
+            say(f"running {lesson} ...", err=True)
         began = time.monotonic()
         with quiet():
             from chargen.lab import lesson as load
@@ -126,18 +131,30 @@ def show(name: str, expect: str, answer: Answer, seconds: float) -> None:
     """Write a lesson: question, what to expect, tables, conclusions."""
     from chargen.lab.page import number
 
-    click.echo(f"\n{name}: {LESSONS[name]}\n")
-    click.echo(click.wrap_text(f"What to expect: {' '.join(expect.split())}", 100))
+    say(f"\n{name}: {LESSONS[name]}\n")
+    say(f"What to expect: {' '.join(expect.split())}", indent=0)
     for table in answer.tables:
-        rows = [list(map(str, table.columns)), *([number(value) for value in row] for row in table.rows)]
-        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        click.echo()
-        for row in rows:
-            click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-    click.echo()
+        say()
+        for line in lines_of(
+            table.columns, [[number(value) for value in row] for row in table.rows], width(sys.stdout)
+        ):
+            say(line)
+    say()
     for one in answer.conclusions:
-        click.echo(click.wrap_text(f"{'->' if one.holds else '!!'} {one.text}", 100, subsequent_indent="   "))
-    click.echo(f"({seconds:.0f} seconds)")
+        say(f"{'->' if one.holds else '!!'} {one.text}", indent=3)
+    say(f"({seconds:.0f} seconds)")
+
+
+def lines_of(titles: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[str]:
+    """Return a table's lines. Where they are longer than ``room``, if that is not 0, titles take several lines."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, (title, *column))) for title, column in zip(titles, columns, strict=True)]
+    heads: list[list[str]] = [[title] for title in titles]
+    if room and sum(widths) + 2 * (len(widths) - 1) > room:
+        heads = [wrap(title, max(TITLE, *map(len, column))) for title, column in zip(titles, columns, strict=True)]
+        widths = [max(map(len, (*head, *column))) for head, column in zip(heads, columns, strict=True)]
+    lines = [*zip_longest(*heads, fillvalue=""), *rows]
+    return ["  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def record(name: str, answer: Answer, seconds: float) -> dict[str, Any]:
@@ -162,4 +179,4 @@ def write_page(folder: Path, answers: dict[str, Answer], text: str | None, setti
     write_beside(
         folder / PAGE, page(answers, f"{told}{', quick' if setting.quick else ''}.").encode("utf-8", "replace")
     )
-    click.echo(f"{folder / PAGE} written", err=True)
+    say(f"{folder / PAGE} written", err=True)

@@ -18,7 +18,7 @@ import click
 
 from chargen import ChargenError
 from chargen.commands.train import train
-from chargen.shell import Command, Stop
+from chargen.shell import Command, Stop, say
 
 PATIENCE = 10  # seconds that the others have to end, once a worker has failed, before they are killed
 POLL = 0.05
@@ -55,7 +55,7 @@ def launch(ctx: click.Context, workers: int, logs: Path | None, words: tuple[str
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         if workers > 1:
-            click.echo(f"workers   {workers}; what all but the first of them say is in {folder}")
+            say(f"workers   {workers}; what all but the first of them say is in {folder}", indent=10)
         started = [stack.enter_context(worker(command, n, place, folder)) for n, place in enumerate(places(workers))]
         failed = watch(started, stop)
     if failed is not None and not stop.signal:

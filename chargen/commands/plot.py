@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chargen import ChargenError
-from chargen.shell import Command, refuse_output
+from chargen.shell import Command, refuse_output, say
 
 
 @click.command(
@@ -40,4 +40,4 @@ def plot(runs: tuple[Path, ...], output: Path) -> None:
             raise ChargenError(f"{name} has no validation yet: there is nothing to draw")
     write_beside(output, curves(metrics, kind))
     for name, records in metrics:
-        click.echo(f"{name}: {min(record['validation_bpc'] for record in records):.3f} validation bpc at best")
+        say(f"{name}: {min(record['validation_bpc'] for record in records):.3f} validation bpc at best")

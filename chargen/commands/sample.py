@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chargen.showing import JsonLines, Plain, Reported
     from chargen.vocabulary import Vocabulary
 
-from chargen.shell import Command, Stop, configured, options, read_file, refuse_output, run_of
+from chargen.shell import Command, Stop, configured, options, read_file, refuse_output, run_of, say
 
 INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
 BOOK_SEED = 100  # characters of a seed from the book
@@ -45,7 +45,8 @@ ESCAPES = r"\n, \t, \\, \xXX, \uXXXX and \UXXXXXXXX"
     chargen sample --seed "Once" --count 8 --stop "." --json
     chargen sample --seed-from-book --color --originality
     chargen sample --pattern words.txt --temperature 0
-    chargen sample --save-state one.state > 1.txt && chargen sample --load-state one.state > 2.txt
+    chargen sample --save-state one.state > 1.txt
+    chargen sample --load-state one.state > 2.txt
     chargen sample --interactive
     """,
 )
@@ -111,7 +112,7 @@ def sample(ctx: click.Context, /, stops: tuple[str, ...], separator: str, **valu
         job.clone.save_state(values["save_state"], job.drawing(1, 0)[0])
     if stop.signal:
         if output is not None:
-            click.echo(f"stopped: {output} holds what was drawn until then", err=True)
+            say(f"stopped: {output} holds what was drawn until then", err=True)
         ctx.exit(128 + stop.signal)
 
 
@@ -156,7 +157,7 @@ def prepare(asked: set[str], stops: tuple[str, ...], separator: str, values: dic
         loaded = None  # of what was saved, the model's state remains
     from_seed = loaded is None and (config.temperature > 0 or slots is not None)
     if config.random_seed is None and (from_seed or values["seed_from_book"]):
-        click.echo(f"random seed: {random_seed}", err=True)
+        say(f"random seed: {random_seed}", err=True)
     seed = read_seed(clone.vocabulary, book, random_seed, values)
     settings = {**config.to_json(), "random_seed": None if loaded else random_seed, "count": count}
     if slots is None:
@@ -255,7 +256,7 @@ def read_stop(vocabulary: Vocabulary, stop: str, *, escapes: bool) -> str:
     if unknown := "".join(c for c in dict.fromkeys(stop) if c not in vocabulary):
         hint = advice(unknown, escapes=escapes)
         shown = repr(stop if len(stop) < 40 else stop[:40] + "...")
-        click.echo(f"Warning: {shown} won't stop it: the model never writes {named(unknown)}{hint}", err=True)
+        say(f"Warning: {shown} won't stop it: the model never writes {named(unknown)}{hint}", err=True)
     return stop
 
 
@@ -344,7 +345,7 @@ def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, value
                 f"the model has never seen {named(skipped)}, which is all there is in the seed: "
                 f"give characters that it knows, such as {known[-NAMED:]}{hint}"
             )
-        click.echo(f"Warning: the model has never seen {named(skipped)}: left out of the seed{hint}", err=True)
+        say(f"Warning: the model has never seen {named(skipped)}: left out of the seed{hint}", err=True)
     return read
 
 
@@ -353,23 +354,25 @@ def converse(job: Job) -> int:
     with suppress(ImportError):  # not on Windows; there the console itself edits lines
         import readline  # noqa: F401  - gives input() line editing and history
     from chargen.interactive import Conversation
-    from chargen.terminal import Clusters
+    from chargen.terminal import Clusters, shown
 
     if job.seed:
         job.clone.feed(job.seed)
     conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0])
-    click.echo("Write a line, and the model goes on; /help tells more.")
+    say("Write a line, and the model goes on; /help tells more.")
     while True:
         try:
             line = input("> ")
         except EOFError:
-            click.echo()
+            say()
             return 0
+        except OSError as error:
+            raise ChargenError(f"cannot read standard input: {error.strerror}") from None
         except UnicodeDecodeError:
-            click.echo("that line is not UTF-8: nothing was read", err=True)
+            say("that line is not UTF-8: nothing was read", err=True)
             continue
         except KeyboardInterrupt:
-            click.echo()
+            say()
             continue
         if line.strip() == "/quit":
             return 0
@@ -378,14 +381,14 @@ def converse(job: Job) -> int:
             with Stop() as stop:
                 for said in conversation.answer(line):
                     if isinstance(said, str):
-                        click.echo(said)
+                        say(said)
                         continue
-                    click.echo("".join(c for c, _ in clusters.add(said.text, said.nats)), nl=False)
-                    if said.stopped_by is not None or stop.signal:
-                        click.echo("".join(c for c, _ in clusters.release()))
+                    ended = said.stopped_by is not None or stop.signal
+                    whole = clusters.add(said.text, said.nats) + (clusters.release() if ended else [])
+                    click.echo(shown("".join(c for c, _ in whole), sys.stdout), nl=bool(ended), color=True)
                     if stop.signal:
                         break
         except ChargenError as error:
-            click.echo(str(error), err=True)
+            say(str(error), err=True)
         if stop.signal not in (0, signal.SIGINT):
             return 128 + stop.signal

@@ -26,30 +26,31 @@ if TYPE_CHECKING:
     from chargen.modelfile import ModelFile
     from chargen.run import Run, RunConfig
     from chargen.streams import Streams
-    from chargen.train import Validation
+    from chargen.train import Planned, Recovery, Validation
     from chargen.vocabulary import Vocabulary
 
-from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, quiet
+from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, quiet, say
+from chargen.terminal import cut, fitted, width
 
 RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache", "distribute")}  # what --resume has
 SHAPE = {"layers", "units", "embedding", "output_rank"}  # what --from doesn't
 OLD_TEXT = 100_000  # characters of the old text, at the most, that tell what was forgotten
 NOTES = 10  # on the text that are shown; a library may have very many
 SEEN = 1_000_000  # characters in which a seed to advise is looked for
-TASTE = 96  # characters written at each validation
+TASTE = 96  # characters written at each validation, or more where a terminal has room for them
 
 
 @click.command(
     cls=Command,
     epilog="""
-    chargen train                                     the book that ships with chargen
+    chargen train                                the book that ships with chargen
     chargen train book.txt --epochs 20
     chargen train letters/ diary.txt --layers 2 --units 512
     chargen train 'library/**/*.txt.gz' --minutes 600
-    chargen train letters/ --from runs/book           go on from another model
+    chargen train letters/ --from runs/book      go on from another model
     cat *.txt | chargen train -
-    chargen train --resume                            go on with the newest run
-    chargen train --resume runs/book --epochs 5       train a finished run further
+    chargen train --resume                       go on with the newest run
+    chargen train --resume runs/book --epochs 5  train a finished run further
     """,
 )
 @click.argument("files", nargs=-1, type=Texts())
@@ -147,14 +148,15 @@ def train(
         finished = show_training(model, opened, text, streams, validation, stop, began)
     told = quote(str(path))
     if finished and chief and config.parent is not None:
-        click.echo(old_text(Path(config.parent), path))
+        say(old_text(Path(config.parent), path), indent=10)
     if finished:
         from chargen.generate import seed_of
 
         begin = seed_of(text.vocabulary.decode(part.ids[:SEEN]))
-        click.echo(f"done; write with: chargen sample --model {told}{f' --seed {quote(begin)}' * bool(begin)}")
+        advised = f" --seed {quote(begin)}" if begin else ""
+        say(f"done; write with: chargen sample --model {told}{advised}", indent=None)
     else:
-        click.echo(f"stopped; go on with: chargen train --resume {told}")
+        say(f"stopped; go on with: chargen train --resume {told}", indent=None)
     if stop.signal:
         ctx.exit(128 + stop.signal)
 
@@ -216,7 +218,10 @@ def decide(
     else:
         config = plan.plan(text, shape, training, asked, speed, replicas)
     part, _ = text.split(config.train.validation, config.train.held_out)
-    Streams(part.ids, config.train.batch_size, config.train.seq_length)  # refuses a text that is too short
+    try:
+        Streams(part.ids, config.train.batch_size, config.train.seq_length)
+    except ChargenError as error:  # of a text that is too short
+        raise ChargenError(f"{text.name}: {error}") from None
     why = "" if old is not None or "units" in asked else plan.reason(config, len(text.vocabulary), speed)
     return Chosen(None, config, text, why, old)
 
@@ -251,9 +256,9 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
     held_out = len(corpus.split(training.validation, training.held_out)[1].ids)
     parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
     for note in corpus.notes[:NOTES]:
-        click.echo(note)
+        say(note)
     if len(corpus.notes) > NOTES:
-        click.echo(f"... and so on, {len(corpus.notes):,} notes in all")
+        say(f"... and so on, {len(corpus.notes):,} notes in all")
     rank = f", a last layer of rank {model.output_rank}" if model.output_rank else ""
     length = f"{training.minutes} minutes" if config.stop is None else f"{config.stop - config.start:,} steps"
     documents = f" in {len(corpus.starts):,} documents" if len(corpus.starts) > 1 else ""
@@ -270,7 +275,7 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
     }
     for title, line in lines.items():
         if line:
-            click.echo(f"{title:9} {line}")
+            say(f"{title:9} {line}", indent=10)
 
 
 def blanked_line(training: TrainConfig) -> str:
@@ -314,23 +319,16 @@ def show_training(
                 bar.update(record.step * window - bar.n)
             elif isinstance(record, Planned):
                 bar.total = record.stop * window
-                bar.write(
-                    f"time      {record.characters_per_second:,.0f} characters a second: {record.stop:,} steps, "
-                    f"{record.epochs:.1f} epochs; {blanked_line(run.config.train)}",
-                    file=sys.stdout,
-                )
+                bar.write(fitted(planned_line(record, run.config.train), sys.stdout, indent=10), file=sys.stdout)
             elif isinstance(record, Validation):
                 if not titled:
                     bar.write(TITLES, file=sys.stdout)
                     titled = True
                 bar.write(table_line(record), file=sys.stdout)
-                bar.write(f"  {taste(model, corpus.vocabulary, before, record)}", file=sys.stdout)
+                told = taste(model, corpus.vocabulary, before, record, max(TASTE, width(sys.stdout)))
+                bar.write(cut(f"  {told}", sys.stdout), file=sys.stdout)
             elif isinstance(record, Recovery):
-                bar.write(
-                    f"step {record.failed:,} gave a loss that is not finite: back to step {record.step:,}, with "
-                    f"{record.factor:g} of the learning rate",
-                    file=sys.stdout,
-                )
+                bar.write(fitted(recovery_line(record), sys.stdout), file=sys.stdout)
             sys.stdout.flush()
     checkpoint = run.checkpoint()
     return checkpoint is not None and run.finished(Progress.of(checkpoint))
@@ -364,7 +362,25 @@ def old_text(parent: Path, run: Path) -> str:
     )
 
 
-TITLES = "    step   epoch    time   training bpc   validation bpc       rate   characters/s"
+TITLES = """\
+                          bits per character
+    step   epoch    time  training  validation      rate  characters/s"""
+
+
+def planned_line(planned: Planned, training: TrainConfig) -> str:
+    """Return, in a line, how long the training will be, now that the speed is known."""
+    return (
+        f"time      {planned.characters_per_second:,.0f} characters a second: {planned.stop:,} steps, "
+        f"{planned.epochs:.1f} epochs; {blanked_line(training)}"
+    )
+
+
+def recovery_line(recovery: Recovery) -> str:
+    """Return, in a line, from where training goes on after a step that failed."""
+    return (
+        f"step {recovery.failed:,} gave a loss that is not finite: back to step {recovery.step:,}, with "
+        f"{recovery.factor:g} of the learning rate"
+    )
 
 
 def table_line(validation: Validation) -> str:
@@ -372,13 +388,13 @@ def table_line(validation: Validation) -> str:
     r = validation.record
     minutes, seconds = divmod(round(r["seconds"]), 60)
     return (
-        f"{r['step']:8,}  {r['epoch']:6.2f}  {minutes:3}:{seconds:02}  {r['training_bpc']:13.3f}  "
-        f"{r['validation_bpc']:15.3f}  {r['learning_rate']:9.6f}  {r['characters_per_second']:13,}"
+        f"{r['step']:8,}  {r['epoch']:6.2f}  {minutes:3}:{seconds:02}  {r['training_bpc']:8.3f}  "
+        f"{r['validation_bpc']:10.3f}  {r['learning_rate']:8.6f}  {r['characters_per_second']:12,}"
         f"{'  best' if validation.best else ''}"
     )
 
 
-def taste(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation) -> str:
+def taste(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
     """Return a line of what the model, just validated, goes on with after the text ``before``."""
     from chargen.clone import Clone
     from chargen.modelfile import ready, tempered
@@ -386,4 +402,4 @@ def taste(model: CharLM, vocabulary: Vocabulary, before: str, validation: Valida
     weights = tempered(model.arrays(), validation.record["temperature"])
     clone = Clone(ready(weights, vocabulary), vocabulary)
     clone.feed(before)
-    return " ".join("".join(clone.generate(TASTE, random_seed=validation.record["step"])).split())
+    return " ".join("".join(clone.generate(length, random_seed=validation.record["step"])).split())

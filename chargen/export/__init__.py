@@ -171,6 +171,8 @@ def export(wanted: Export, folder: Path, evidence: Evidence, *, force: bool = Fa
                 if old.exists() and not target.exists():
                     old.replace(target)
     except OSError as error:
+        if error.filename and not Path(error.filename).is_relative_to(folder):
+            raise  # it is of what the proof reads
         raise ChargenError(f"{path} can't be written: {error.strerror or error}; name another folder") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
