@@ -383,10 +383,11 @@ def converse(job: Job) -> int:
                     if isinstance(said, str):
                         say(said)
                         continue
-                    ended = said.stopped_by is not None or stop.signal
+                    stopped = bool(stop.signal)  # asked once: a signal may come while this is written
+                    ended = stopped or said.stopped_by is not None
                     whole = clusters.add(said.text, said.nats) + (clusters.release() if ended else [])
-                    click.echo(shown("".join(c for c, _ in whole), sys.stdout), nl=bool(ended), color=True)
-                    if stop.signal:
+                    click.echo(shown("".join(c for c, _ in whole), sys.stdout), nl=ended, color=True)
+                    if stopped:
                         break
         except ChargenError as error:
             say(str(error), err=True)
