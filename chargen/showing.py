@@ -15,12 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import click
-
 from chargen import ChargenError
 from chargen.bits import bits
 from chargen.generate import Piece
-from chargen.terminal import Clusters, fitted, shade, shown
+from chargen.terminal import Clusters, shade, shown
 
 if TYPE_CHECKING:
     from chargen.originality import Originality
@@ -83,26 +81,26 @@ class Plain:
     def write(self, piece: Piece) -> None:
         """Write the clusters that are whole now."""
         for cluster, nats in self._clusters.add(piece.text, piece.nats):
-            self._out.write(self._shown(cluster, nats))
+            self._out.write(self._dressed(shown(cluster, self._out), nats))
         if self._live:
             self._out.flush()
 
     def end(self, stopped_by: str) -> None:
         """Write the last cluster; a line's end where something may follow."""
         for cluster, nats in self._clusters.release():
-            self._out.write(self._shown(cluster, nats))
+            self._out.write(self._dressed(shown(cluster, self._out), nats))
         if self._count > 1 or self._out.isatty():
             self._out.write("\n")
 
-    def _shown(self, cluster: str, nats: float) -> str:
-        return shown(cluster, self._out)
+    def _dressed(self, cluster: str, nats: float) -> str:
+        return cluster
 
 
 class Shaded(Plain):
     """The text, each cluster on a background that tells its surprisal."""
 
-    def _shown(self, cluster: str, nats: float) -> str:
-        return shade(shown(cluster, self._out), nats)
+    def _dressed(self, cluster: str, nats: float) -> str:
+        return shade(cluster, nats)
 
 
 class JsonLines:
@@ -117,7 +115,7 @@ class JsonLines:
         """Take what all objects share: the seed; ``settings``; with ``compare``, an entry ``originality`` is added."""
         self._out, self._seed, self._settings, self._compare = out, seed, settings, compare
         utf8 = (out.encoding or "").lower().replace("-", "") == "utf8"
-        self._encode = json.JSONEncoder(ensure_ascii=not utf8).encode
+        self._json = json.JSONEncoder(ensure_ascii=not utf8)
         self._sample, self._text, self._nats = 0, io.StringIO(), array("d")
 
     def begin(self, sample: int) -> None:
@@ -132,13 +130,13 @@ class JsonLines:
     def end(self, stopped_by: str) -> None:
         """Write the object, its long entries block by block."""
         text, nats = self._text.getvalue(), self._nats
-        self._put(f'{{"seed": {self._encode(self._seed)}, "text": "')
+        self._out.write(f'{{"seed": {self._encode(self._seed)}, "text": "')
         for start in range(0, len(text), BLOCK):
-            self._put(self._encode(text[start : start + BLOCK])[1:-1])
-        self._put('", "log_probabilities": [')
+            self._out.write(self._encode(text[start : start + BLOCK])[1:-1])
+        self._out.write('", "log_probabilities": [')
         for start in range(0, len(nats), BLOCK):
             rounded = [round(-cost, 6) for cost in nats[start : start + BLOCK]]
-            self._put(", " * (start > 0) + self._encode(rounded)[1:-1])
+            self._out.write(", " * (start > 0) + self._encode(rounded)[1:-1])
         rest = {
             "bits_per_character": bits(sum(nats) / len(nats)) if nats else None,
             "random_seed": self._settings["random_seed"],
@@ -147,17 +145,17 @@ class JsonLines:
             "settings": self._settings,
             **({} if self._compare is None else {"originality": self._compare(text)._asdict()}),
         }
-        self._put(f"], {self._encode(rest)[1:]}\n")
+        self._out.write(f"], {self._encode(rest)[1:]}\n")
         self._out.flush()
 
-    def _put(self, text: str) -> None:
-        self._out.write(shown(text, self._out))
+    def _encode(self, value: Any) -> str:
+        return shown(self._json.encode(value), self._out)
 
 
 class Reported:
-    """What another writer shows, with a report on each sample's text on standard error. It keeps the sample's text."""
+    """What another writer shows, and a report on each sample's text after it. It keeps the sample's text."""
 
-    def __init__(self, writer: Plain, report: Callable[[str], str], count: int) -> None:
+    def __init__(self, writer: Plain, report: Callable[[str, str], None], count: int) -> None:
         self._writer, self._report, self._count = writer, report, count
         self._label, self._text = "", io.StringIO()
 
@@ -174,8 +172,7 @@ class Reported:
     def end(self, stopped_by: str) -> None:
         """Show the rest, then the report."""
         self._writer.end(stopped_by)
-        report = self._label + self._report(self._text.getvalue())
-        click.echo(fitted(report, sys.stderr), sys.stderr, color=True)
+        self._report(self._label, self._text.getvalue())
 
 
 def show(pieces: Iterator[Piece], writer: Plain | JsonLines | Reported) -> None:

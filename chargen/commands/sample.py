@@ -194,7 +194,9 @@ def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines |
     if values["as_json"]:
         return JsonLines(out, job.seed, job.settings, None if compared is None else compared.compare)
     plain = (Shaded if values["color"] else Plain)(out, "" if values["no_seed"] else job.seed, job.samples)
-    return Reported(plain, compared.report, job.samples) if compared else plain
+    if compared is None:
+        return plain
+    return Reported(plain, lambda label, text: say(label + compared.report(text), err=True), job.samples)
 
 
 def refuse_expressions(config: SampleConfig) -> None:
