@@ -13,7 +13,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -26,6 +25,7 @@ import numpy as np
 
 from chargen import ChargenError
 from chargen.config import ModelConfig, multiplies_bfloat16
+from chargen.disk import temporary
 from chargen.modelfile import weight_shapes
 from chargen.process import own
 
@@ -280,7 +280,7 @@ def scale(settings: Settings, workers: int, steps: int) -> dict[str, float]:
     config = ModelConfig.from_json(settings)
     parameters = sum(prod(s) for s in weight_shapes(len(read(settings["files"]).vocabulary), config).values())
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = stack.enter_context(temporary())
         files = [str(Path(file).resolve()) for file in settings["files"]]
         process = subprocess.Popen(
             [*command, *words, *files], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -447,8 +447,7 @@ def write_texts(folder: Path, megabytes: float, files: int) -> None:
 
 def corpus_figures(megabytes: float, files: int) -> dict[str, Any]:
     """Measure a corpus of so many million bytes: reading it on one core, training's memory, the steps' waiting."""
-    with tempfile.TemporaryDirectory(prefix="chargen-") as name:
-        folder = Path(name)
+    with temporary() as folder:
         for part, size, count in (("large", megabytes, files), ("small", 1.0, 1)):
             (folder / part).mkdir()
             write_texts(folder / part, size, count)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +23,8 @@ import numpy.typing as npt
 
 from chargen import ChargenError
 from chargen.config import TrainConfig
+from chargen.disk import locked, move, sweep, temporary, write_beside
 from chargen.documents import BUNDLED, STANDARD_INPUT, NoTextError, Source, decode, sources, text
-from chargen.lock import locked
-from chargen.modelfile import write_beside
 from chargen.vocabulary import CODE_POINTS, UNKNOWN, Ids, Vocabulary, code_points
 
 VOICES = ("log", "letters", "manual")  # texts of three authors, beside the book
@@ -115,11 +113,12 @@ def read(
     with sources(paths) as found:
         try:
             if cache is None:
-                with tempfile.TemporaryDirectory(prefix="chargen-") as temporary:
-                    _build(Path(temporary), found, settings, known, advance)
-                    return opened(Path(temporary), files, _name(paths), mapped=False)
+                with temporary() as made:
+                    _build(made, found, settings, known, advance)
+                    return opened(made, files, _name(paths), mapped=False)
             before = [source.stamp() for source in found]
             folder = cache / _key(found, settings, known)
+            sweep(cache)
             if folder.exists():
                 return opened(folder, files, _name(paths), mapped=True)
             cache.mkdir(parents=True, exist_ok=True)
@@ -127,17 +126,14 @@ def read(
             lock.touch()
             with locked(lock, wait=True):  # whoever else builds this one is waited for: the result is then ours
                 if not folder.exists():
-                    building = folder.with_suffix(".new")
-                    shutil.rmtree(building, ignore_errors=True)  # which a kill left
-                    building.mkdir()
-                    try:
+                    with temporary(cache) as work:
+                        building = work / "corpus"
+                        building.mkdir()
                         _build(building, found, settings, known, advance)
                         for source, stamp in zip(found, before, strict=True):
                             if source.stamp() != stamp:
                                 raise ChargenError(f"{source.name} has changed while it was read: try again")
-                        building.replace(folder)
-                    finally:
-                        shutil.rmtree(building, ignore_errors=True)
+                        move(building, folder)
         except OSError as error:
             where, why = cache or Path(tempfile.gettempdir()), error.strerror or error
             if error.filename and not Path(error.filename).is_relative_to(where):

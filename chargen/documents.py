@@ -12,7 +12,6 @@ import lzma
 import os
 import re
 import sys
-import tempfile
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from chargen import ChargenError
+from chargen.disk import temporary
 
 STANDARD_INPUT = "-"
 BUNDLED = "book.txt"
@@ -93,20 +93,20 @@ def sources(paths: Sequence[str]) -> Iterator[list[Source]]:
 
     Raises ChargenError for a path that is missing, or holds nothing.
     """
-    with tempfile.TemporaryDirectory(prefix="chargen-") as folder:
+    with temporary() as folder:
         found: list[Source] = []
         for path in paths:
             if path == STANDARD_INPUT:
                 if sys.stdin is None:
                     raise ChargenError("standard input is closed: name a file")
-                found.append(_kept("standard input", sys.stdin.buffer, Path(folder) / "stdin"))
+                found.append(_kept("standard input", sys.stdin.buffer, folder / "stdin"))
                 continue
             for one in expanded(path):
                 if one.is_dir() or one.is_file() or not one.exists():
                     found += _files(one)
                 else:  # a pipe, which can be read only once
                     with one.open("rb") as pipe:
-                        found.append(_kept(str(one), pipe, Path(folder) / f"pipe-{len(found)}"))
+                        found.append(_kept(str(one), pipe, folder / f"pipe-{len(found)}"))
         yield found if paths else [Source(BUNDLED, resources.files("chargen.corpora").joinpath(BUNDLED))]
 
 

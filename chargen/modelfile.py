@@ -21,9 +21,7 @@ Where the ModelConfig has an ``output_rank`` R, the last kernel is a product, an
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -35,6 +33,7 @@ from safetensors.numpy import load, save
 
 from chargen import ChargenError
 from chargen.config import ModelConfig
+from chargen.disk import write_beside
 from chargen.vocabulary import Vocabulary
 
 FORMATS = (1, 2)  # that are read; a file is written in the first that has what it needs, for older chargens
@@ -189,24 +188,3 @@ def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]
         raise ChargenError(f"{path} can't be read: {error.strerror}") from None
     except (SafetensorError, ValueError, LookupError, TypeError):
         raise ChargenError(f"{path} is cut short, or not a file of chargen's: nothing was read from it") from None
-
-
-def write_beside(path: Path, data: bytes) -> None:
-    """Write a whole file beside ``path``, then rename it into place, so that a kill leaves the old or the new one.
-
-    Raises ChargenError, with any earlier file intact, if the disk is full or the folder can't be written.
-    """
-    beside = path.with_name(f".{path.name}.new")  # always the same, so that a kill leaves one of it at the most
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise ChargenError(
-            f"{path} can't be written: {error.strerror}; what was there before is intact, "
-            "make room or name another folder, then go on"
-        ) from None

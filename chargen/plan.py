@@ -204,10 +204,10 @@ def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, spee
 def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str], replicas: int = 1) -> RunConfig:
     """Return the configuration with which a run goes on; of ``train`` only what is in ``asked`` counts, and distribute.
 
-    A finished run gets a new schedule, of the epochs or steps that are asked for, from the step where it is. What is
-    blanked is chosen again if it is what the rule chose, asked for or not. Raises ChargenError if a schedule is asked
-    for and the run is not finished, or the other way round, or if the run's batch size can't be divided among so many
-    replicas.
+    A finished run gets a new schedule, of the minutes, epochs or steps that are asked for, from the step where it is;
+    without one it stays finished. What is blanked is chosen again if it is what the rule chose, asked for or not.
+    Raises ChargenError if a schedule is asked for and the run is not finished, or if the run's batch size can't be
+    divided among so many replicas.
     """
     config, checkpoint = run.config, run.checkpoint()
     if config.train.batch_size % replicas:
@@ -229,10 +229,7 @@ def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str],
             )
         return config
     if not length:
-        raise ChargenError(
-            f"{run.path} is finished, at step {progress.step:,}: train it further with "
-            f"`chargen train --resume {quote(str(run.path))} --epochs 5`"
-        )
+        return config
     characters = len(corpus.split(config.train.validation, config.train.held_out)[0].ids)
     chosen = {} if config.stop is None else _blanked(config, config.stop, characters)
     again: dict[str, Any] = {name: None for name, share in chosen.items() if getattr(config.train, name) == share}

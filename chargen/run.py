@@ -19,12 +19,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from chargen import ChargenError
+from chargen import ChargenError, disk
 from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.corpus import Advance, Corpus, cache_folder, opened, read
 from chargen.documents import STANDARD_INPUT, expanded
-from chargen.lock import locked
-from chargen.modelfile import Checkpoint, ModelFile, grown, read_arrays, write_beside
+from chargen.modelfile import Checkpoint, ModelFile, grown, read_arrays
 from chargen.vocabulary import Vocabulary
 
 FORMAT = 1  # of config.json
@@ -119,50 +118,51 @@ class Run:
 
         With a ``parent``, its first checkpoint has that model's weights, grown to the corpus's vocabulary.
 
-        It appears whole or not at all. Raises ChargenError if ``path`` exists and is not an empty folder.
+        It appears whole or not at all, whoever else takes the same name at the same time; an empty folder that is there
+        is filled, the configuration last. Raises ChargenError if ``path`` exists and is not an empty folder.
         """
-        target = path or _free(config.name)
-        # An empty folder that is there is filled; one that is not is filled under another name, then renamed.
-        folder = target if target.exists() else target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            if target.exists() and (not target.is_dir() or any(target.iterdir())):
-                raise ChargenError(
-                    f"{target} exists and is left as it is: go on with --resume {quote(str(target))}, or name another "
-                    "folder with --run"
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-            if STANDARD_INPUT in corpus.files:
-                (folder / CORPUS).mkdir()
-                corpus.write(folder / CORPUS)
-            if parent is not None:
-                weights = grown(parent, corpus.vocabulary, config.train.random_seed)
-                summary = {"sha256": corpus.sha256, "progress": asdict(Progress())}
-                Checkpoint(weights, corpus.vocabulary, config.model, summary, {}).write(folder / CHECKPOINT)
-            write_beside(folder / CONFIG, _json(config.to_json()))
-            if folder != target:
-                folder.replace(target)
-        except (OSError, ChargenError) as error:
-            if folder != target:
-                shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, ChargenError):
-                raise
-            raise ChargenError(f"{target} can't be made: {error.strerror}; name another folder with --run") from None
-        return cls(target)
+        target = path or RUNS / config.name
+        if path is not None:
+            refuse_taken(path)
+        with _in_one_line(target):
+            place = target if path is not None and path.is_dir() else target.parent
+            with disk.made(place), disk.temporary(place) as work:
+                folder = work / "run"
+                folder.mkdir()
+                _fill(folder, config, corpus, parent)
+                return cls(_place(folder, config.name) if path is None else _put(folder, path))
 
-    def discard(self) -> None:
-        """Remove a run that was just made, before anything was trained."""
+    @classmethod
+    @contextmanager
+    def begin(cls, path: Path | None, config: RunConfig, corpus: Corpus, parent: ModelFile | None) -> Iterator[Run]:
+        """Make a run as `create` does; if what is done while this is entered fails, remove it again."""
+        target = path or RUNS / config.name
+        with ExitStack() as stack:
+            with _in_one_line(target):
+                filled = path is not None and path.is_dir()
+                stack.enter_context(disk.made(target.parent))
+            run = cls.create(path, config, corpus, parent)
+            stack.enter_context(run.lock())
+            try:
+                yield run
+            except BaseException:
+                run._discard(folder=not filled)
+                raise
+
+    def _discard(self, *, folder: bool) -> None:
         for name in (CONFIG, CHECKPOINT):
             self.path.joinpath(name).unlink(missing_ok=True)
         shutil.rmtree(self.path / CORPUS, ignore_errors=True)
-        with suppress(OSError):  # whatever else is there is somebody's
-            self.path.rmdir()
+        if folder:
+            with suppress(OSError):  # whatever else is there is somebody's
+                self.path.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep the run to this process while it is entered. Raises ChargenError if another has it."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(self.path, wait=False))
+                stack.enter_context(disk.locked(self.path, wait=False))
             except BlockingIOError:
                 raise ChargenError(
                     f"{self.path} is being trained by another process: wait for it, or stop it"
@@ -171,7 +171,7 @@ class Run:
 
     def reconfigure(self, config: RunConfig) -> None:
         """Replace the configuration, on disk too."""
-        write_beside(self.config_path, _json(config.to_json()))
+        disk.write_beside(self.config_path, _json(config.to_json()))
         self.config = config
 
     def corpus(self, files: tuple[str, ...] = (), advance: Advance = lambda characters: None) -> Corpus:
@@ -256,7 +256,7 @@ class Run:
 
     def write_metrics(self, records: Iterable[dict[str, Any]]) -> None:
         """Replace the records of the validations."""
-        write_beside(self.path / METRICS, "".join(json.dumps(r) + "\n" for r in records).encode())
+        disk.write_beside(self.path / METRICS, "".join(json.dumps(r) + "\n" for r in records).encode())
 
 
 def newest(folder: Path = RUNS) -> Path:
@@ -293,9 +293,64 @@ def open_model(path: Path | None) -> ModelFile:
     return ModelFile.read(find_model(path))
 
 
-def _free(name: str) -> Path:
-    candidates = (RUNS / (f"{name}-{n}" if n > 1 else name) for n in range(1, 1_000_000))
-    return next(path for path in candidates if not path.exists())
+def refuse_taken(path: Path) -> None:
+    """Raise ChargenError if a run can't be made at ``path``, as something is there that is not an empty folder."""
+    disk.sweep(path)
+    with _in_one_line(path):
+        taken = os.path.lexists(path) and (not path.is_dir() or any(path.iterdir()))
+    if taken:
+        raise ChargenError(
+            f"{path} exists and is left as it is: go on with --resume {quote(str(path))}, or name another folder with "
+            "--run"
+        )
+
+
+@contextmanager
+def _in_one_line(path: Path) -> Iterator[None]:
+    """While entered, what keeps a run from being made is a ChargenError that names the run, wherever it is made."""
+    try:
+        yield
+    except (OSError, ChargenError) as error:
+        cause = error.__cause__ if isinstance(error, ChargenError) else error
+        if not isinstance(cause, OSError):
+            raise
+        if isinstance(cause, FileExistsError):
+            raise ChargenError(f"{path} exists and is left as it is: name another folder with --run") from None
+        raise ChargenError(f"{path} can't be made: {cause.strerror}; name another folder with --run") from None
+
+
+def _fill(folder: Path, config: RunConfig, corpus: Corpus, parent: ModelFile | None) -> None:
+    """Write all that a new run has into an empty folder."""
+    if STANDARD_INPUT in corpus.files:
+        (folder / CORPUS).mkdir()
+        corpus.write(folder / CORPUS)
+    if parent is not None:
+        weights = grown(parent, corpus.vocabulary, config.train.random_seed)
+        summary = {"sha256": corpus.sha256, "progress": asdict(Progress())}
+        Checkpoint(weights, corpus.vocabulary, config.model, summary, {}).write(folder / CHECKPOINT)
+    disk.write_beside(folder / CONFIG, _json(config.to_json()))
+
+
+def _put(folder: Path, target: Path) -> Path:
+    """Give a new run the name that was asked for. Raises FileExistsError if it is taken."""
+    if not target.is_dir():
+        disk.move(folder, target, new=True)
+        return target
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == CONFIG):  # it may be the folder we are in
+        disk.move(file, target / file.name, new=True)
+    return target
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Give a new run the first name in ``runs`` that is free: ``name``, ``name-2``, ...."""
+    number, target = 1, RUNS / name
+    while True:
+        if not os.path.lexists(target):
+            with suppress(FileExistsError):  # a training that began at the same time has taken it
+                disk.move(folder, target, new=True)
+                return target
+        number += 1
+        target = RUNS / f"{name}-{number}"
 
 
 def _json(values: dict[str, Any]) -> bytes:

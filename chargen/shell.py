@@ -246,7 +246,7 @@ def quiet() -> Iterator[None]:
         try:
             yield
             started = True
-        except (ChargenError, KeyboardInterrupt):
+        except (ChargenError, KeyboardInterrupt, SystemExit):
             started = True  # and found what is told in a line, or was stopped
             raise
         finally:

@@ -149,8 +149,8 @@ def train(
     (``close()``, which leaving a ``for`` loop does too in CPython) finds such a checkpoint too, but not with several
     workers: one alone doesn't have all rows' state.
 
-    Raises ChargenError if the run is finished, if training diverges for the fourth time, or if a file can't be
-    written.
+    Nothing is left to do of a finished run. Raises ChargenError if training diverges for the fourth time, or if a file
+    can't be written.
     """
     config, settings = run.config, run.config.train
     began = time.monotonic() if began is None else began
@@ -256,7 +256,7 @@ def train(
     if (checkpoint := run.checkpoint()) is not None:
         restore(checkpoint)
         if run.finished(progress):
-            raise ChargenError(f"{run.path} is finished, at step {progress.step:,}")
+            return
         if progress.finished:  # the schedule before this one was
             progress = replace(progress, finished=False, worse=0)
     metrics = [record for record in run.metrics() if record["step"] <= progress.step]

@@ -23,7 +23,7 @@ for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_T
     os.environ.setdefault(name, "1")
 
 from chargen.cli import main  # noqa: E402  - after the environment
-from chargen.lock import locked  # noqa: E402
+from chargen.disk import locked  # noqa: E402
 
 SMALL = ["--units", "12", "--embedding", "6", "--batch-size", "4", "--seq-length", "8"]
 HANG = 1200  # seconds after which a process hangs; it is ten times what a slow day needs

@@ -13,6 +13,7 @@ import chargen.corpus
 from chargen import ChargenError
 from chargen.config import TrainConfig
 from chargen.corpus import cache_folder, opened, read
+from chargen.disk import PREFIX
 from chargen.documents import decode
 from chargen.vocabulary import Vocabulary
 
@@ -185,17 +186,16 @@ def test_a_killed_build_leaves_nothing_half_made_and_two_at_once_do_no_harm(tmp_
     )
     command = [sys.executable, "-c", program, str(folder), str(tmp_path / "cache")]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not list((tmp_path / "cache").glob("*.new")):
+    while not list((tmp_path / "cache").glob(f"{PREFIX}*/corpus")):
         assert killed.poll() is None
         time.sleep(0.001)
     killed.kill()
     killed.wait()
-    assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir() and p.suffix != ".new"]
+    assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir() and not p.name.startswith(PREFIX)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in both]
     assert said[0] == said[1] == read([str(folder)]).sha256 + "\n"
     assert len([p for p in (tmp_path / "cache").iterdir() if p.is_dir()]) == 1
-    assert not list((tmp_path / "cache").glob("*.new"))
 
 
 def test_a_cache_that_is_damaged_or_cannot_be_written_is_named(tmp_path):

@@ -220,6 +220,7 @@ def test_a_worker_with_another_text_says_so_in_a_line(here):
         _, err = workers[0].communicate(timeout=HANG)
         assert workers[0].returncode == 1
         assert b"a worker is gone" in err
+    assert not (here / "runs").exists()  # where there would be a run that never began, and the newest
 
 
 @pytest.mark.long

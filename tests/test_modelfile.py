@@ -7,7 +7,8 @@ from safetensors.numpy import save
 from chargen import ChargenError
 from chargen.clone import Clone
 from chargen.config import ModelConfig
-from chargen.modelfile import Checkpoint, ModelFile, grown, weight_shapes, write_beside
+from chargen.disk import write_beside
+from chargen.modelfile import Checkpoint, ModelFile, grown, weight_shapes
 from chargen.vocabulary import Vocabulary
 
 SHAPE = ModelConfig(layers=2, units=3, embedding=2)

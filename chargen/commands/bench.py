@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +134,11 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     """Measure characters per second at several counts, the first character's latency, and stock Keras's loops."""
     from chargen.bench import first_character_seconds, interleaved, sample_sides, untrained
+    from chargen.disk import temporary
     from chargen.run import find_model
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(find_model(model) if model else untrained(Path(folder) / "model.safetensors"))
+    with temporary() as folder:
+        path = str(find_model(model) if model else untrained(folder / "model.safetensors"))
         figures = interleaved(sample_sides(path), rounds)
         latency = first_character_seconds(path)
     one = figures["chargen, count 1"]["per_second"]

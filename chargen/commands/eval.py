@@ -171,11 +171,11 @@ def clusters(text: str, result: Score) -> list[tuple[str, float]]:
 
 def write_page(path: Path, name: str, text: str, result: Score) -> None:
     """Write the text as an HTML page, each character shaded by its bits."""
-    from chargen.modelfile import write_beside
+    from chargen.disk import write_beside
     from chargen.surprisal import page
 
     told = f"{result.characters:,} characters, {bits(result.nats_per_character):.3f} bits per character"
-    write_beside(path, page(name, told, clusters(text, result)).encode("utf-8", "replace"))
+    write_beside(path, page(name, told, clusters(text, result)).encode("utf-8", "replace"), new=True)
     say(f"{path} written", err=True)
 
 

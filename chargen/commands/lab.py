@@ -101,14 +101,15 @@ def lab(
 
 def check_output(path: Path) -> None:
     """Raise ChargenError if the page can't be made, before an hour is spent on it."""
+    from chargen.disk import made, temporary
     from chargen.plot import figure
 
     figure(1, 1)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with made(path.parent), temporary(path.parent):
+            refuse_output(path)
     except OSError as error:
-        raise ChargenError(f"{path.parent} can't be made: {error.strerror}; name another folder") from None
-    refuse_output(path)
+        raise ChargenError(f"{path.parent} can't be written: {error.strerror}; name another folder") from None
 
 
 def read_setting(text: str | None, texts: tuple[str, ...], encoding: str, random_seed: int, quick: bool) -> Setting:
@@ -170,13 +171,13 @@ def record(name: str, answer: Answer, seconds: float) -> dict[str, Any]:
 
 def write_page(folder: Path, answers: dict[str, Answer], text: str | None, setting: Setting) -> None:
     """Write the page."""
+    from chargen.disk import made, write_beside
     from chargen.lab.page import page
-    from chargen.modelfile import write_beside
 
     told = (
         f"Made on {Path(text).name if text else 'the book that ships with chargen'}, random seed {setting.random_seed}"
     )
-    write_beside(
-        folder / PAGE, page(answers, f"{told}{', quick' if setting.quick else ''}.").encode("utf-8", "replace")
-    )
+    data = page(answers, f"{told}{', quick' if setting.quick else ''}.").encode("utf-8", "replace")
+    with made(folder):
+        write_beside(folder / PAGE, data, new=True)
     say(f"{folder / PAGE} written", err=True)

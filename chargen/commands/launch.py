@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ import click
 
 from chargen import ChargenError
 from chargen.commands.train import train
+from chargen.disk import keep, temporary
 from chargen.shell import Command, Stop, say
 
 PATIENCE = 10  # seconds that the others have to end, once a worker has failed, before they are killed
@@ -48,33 +48,41 @@ def launch(ctx: click.Context, workers: int, logs: Path | None, words: tuple[str
     with train.make_context("chargen train", list(words[1:])) as parsed:  # refuses what is wrong with them, once
         if parsed.params["distribute"] == "mirrored":
             raise click.UsageError("--distribute mirrored is for the GPUs of one process: train without launch")
-    folder = log_folder(logs)
     command = [sys.executable, "-m", "chargen", "train", *words[1:]]
     if parsed.params["distribute"] != "workers":
         command[4:4] = ["--distribute", "workers"]
     with ExitStack() as stack:
+        folder = stack.enter_context(log_folder(logs))
         stop = stack.enter_context(Stop())
         if workers > 1:
             say(f"workers   {workers}; what all but the first of them say is in {folder}", indent=10)
         started = [stack.enter_context(worker(command, n, place, folder)) for n, place in enumerate(places(workers))]
         failed = watch(started, stop)
-    if failed is not None and not stop.signal:
-        raise ChargenError(failure(failed, started[failed].returncode, folder))
+        if failed is not None and logs is None and workers > 1:
+            keep(folder)
+    if failed is not None:
+        told = failure(failed, started[failed].returncode, folder)
+        if not stop.signal:
+            raise ChargenError(told)
+        say(told, err=True)
     if stop.signal:
         ctx.exit(128 + stop.signal)
 
 
-def log_folder(path: Path | None) -> Path:
-    """Return the new folder ``path``, or one among the temporary files. Raises ChargenError if it can't be made."""
+@contextmanager
+def log_folder(path: Path | None) -> Iterator[Path]:
+    """Yield the new folder ``path``, or a temporary one. Raises ChargenError if it can't be made."""
+    if path is None:
+        with temporary() as folder:
+            yield folder
+        return
     try:
-        if path is None:
-            return Path(tempfile.mkdtemp(prefix="chargen-workers-"))
         path.mkdir(parents=True)
-        return path
     except FileExistsError:
         raise ChargenError(f"{path} exists and is left as it is: name a new folder with --logs") from None
     except OSError as error:
         raise ChargenError(f"{path} can't be made: {error.strerror}; name another folder with --logs") from None
+    yield path
 
 
 def places(workers: int) -> list[str]:
@@ -159,7 +167,8 @@ def failure(number: int, code: int, folder: Path) -> str:
     """Return what is to be said of the worker that failed first."""
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
     if number == 0:
-        return f"worker 0 {how}; the others were ended"
+        others = f"; the others were ended, and what they said is in {folder}"
+        return f"worker 0 {how}{others * any(folder.glob('*.log'))}"
     log = folder / f"worker-{number}.log"
     lines = log.read_text("utf-8", "replace").strip().splitlines()
     last = f", its last words: {lines[-1]}" if lines else ""

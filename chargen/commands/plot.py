@@ -26,7 +26,7 @@ from chargen.shell import Command, refuse_output, say
 )
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Draw the bits per character of RUNS in one picture: in training and validation, by characters and by minutes."""
-    from chargen.modelfile import write_beside
+    from chargen.disk import write_beside
     from chargen.plot import KINDS, curves
     from chargen.run import Run
 
@@ -38,6 +38,6 @@ def plot(runs: tuple[Path, ...], output: Path) -> None:
     for name, records in metrics:
         if not records:
             raise ChargenError(f"{name} has no validation yet: there is nothing to draw")
-    write_beside(output, curves(metrics, kind))
+    write_beside(output, curves(metrics, kind), new=True)
     for name, records in metrics:
         say(f"{name}: {min(record['validation_bpc'] for record in records):.3f} validation bpc at best")

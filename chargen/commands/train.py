@@ -11,14 +11,13 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 from shlex import quote
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, process
-from chargen.config import ModelConfig, TrainConfig
+from chargen.config import Execution, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
     from chargen.corpus import Advance, Corpus, Part
@@ -95,7 +94,8 @@ def train(
         raise click.UsageError(f"{', '.join(refused)} can't be changed on --resume: the run keeps its own")
     if parent is not None and (shapes := sorted(f"--{name}" for name in asked & SHAPE)):
         raise click.UsageError(f"{', '.join(shapes)} can't be changed with --from: the model keeps its own")
-    from chargen.run import Run
+    from chargen.disk import temporary
+    from chargen.run import Run, newest, refuse_taken
     from chargen.streams import Streams
 
     began = time.monotonic()
@@ -103,9 +103,15 @@ def train(
         values["cache"] = os.path.abspath(values["cache"])  # noqa: PTH100  # a link keeps its name
     training, shape = configured(TrainConfig, values), configured(ModelConfig, values)
     chief, replicas = machines(training.distribute)
+    if chief and run is not None:
+        refuse_taken(run)
+    if resume is not None and not lengths and training.distribute != "workers":
+        old = Run(Path(resume) if resume else newest())
+        if nothing_left(old, old.path):
+            return
     # The chief decides all there is to decide; the others get it with the run.
     chosen = decide(files, parent, resume, shape, training, asked, replicas) if chief else None
-    opened, reason = None, "as the run began"
+    reason = "as the run began"
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         with quiet():
@@ -121,29 +127,26 @@ def train(
                 execution = chosen.config.execution
             if process.owned():
                 own_process(execution)
-        if chosen is not None:
-            config = replace(chosen.config, execution=execution)
-            opened = chosen.run or Run.create(run, config, chosen.text, chosen.parent)
-            stack.enter_context(opened.lock())
-            opened.reconfigure(config)
+        if chosen is not None and chosen.run is not None:
+            stack.enter_context(chosen.run.lock())
         with quiet():
             stack.enter_context(distribute.strategy(training.distribute).scope())
-        with distribute.together():
-            copy = Path(stack.enter_context(TemporaryDirectory(prefix="chargen-")))
-            opened, path = distribute.same_run(opened, copy)
-        stack.enter_context(distribute.together(path))
-        config = opened.config
-        text = chosen.text if chosen else same_text(opened, files, training)
-        part, validation = text.split(config.train.validation, config.train.held_out)
-        streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
-        try:
+        # A new run is made when all workers are there, and removed again unless they all come to training.
+        known = chosen.run.path if chosen is not None and chosen.run is not None else None
+        with distribute.together(known), beginning(chosen, run, execution) as own:
+            opened, path = distribute.same_run(own, own.path if own else stack.enter_context(temporary()))
+            config = opened.config
+            text = chosen.text if chosen else same_text(opened, files, training)
+            part, validation = text.split(config.train.validation, config.train.held_out)
+            streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
             with quiet():
                 size, seed = len(text.vocabulary), config.train.random_seed
                 model = CharLM(size, config.model, seed, config.execution, part.log_shares(size))
-        except ChargenError:
-            if resume is None:
-                opened.discard()
-            raise
+        if resume is not None and nothing_left(opened, path):
+            return
+        if own is not None and resume is None:
+            stack.enter_context(own.lock())
+        stack.enter_context(distribute.together(path))
         show_plan(path, config, text, streams, reason, chosen.why if chosen else "")
         finished = show_training(model, opened, text, streams, validation, stop, began)
     told = quote(str(path))
@@ -169,6 +172,37 @@ class Chosen(NamedTuple):
     text: Corpus
     why: str  # it has the sizes it has
     parent: ModelFile | None = None  # that a new run begins from
+
+
+@contextmanager
+def beginning(chosen: Chosen | None, path: Path | None, execution: Execution) -> Iterator[Run | None]:
+    """Yield the chief's run, None in other workers; a new one is removed again if what is done meanwhile fails."""
+    from chargen.run import Run
+
+    if chosen is None:
+        yield None
+        return
+    config = replace(chosen.config, execution=execution)
+    if chosen.run is not None:
+        chosen.run.reconfigure(config)
+        yield chosen.run
+        return
+    with Run.begin(path, config, chosen.text, chosen.parent) as run:
+        yield run
+
+
+def nothing_left(run: Run, path: Path) -> bool:
+    """Tell whether a run is finished, and if so, say what can be done with it."""
+    from chargen.run import Progress
+
+    checkpoint = run.checkpoint()
+    if checkpoint is None or not run.finished(progress := Progress.of(checkpoint)):
+        return False
+    again = f"chargen train --resume {quote(str(path))} --epochs 5"
+    click.echo(
+        f"{path} is finished, at step {progress.step:,}: there is nothing left to do; to train it further: {again}"
+    )
+    return True
 
 
 def machines(distribute: str) -> tuple[bool, int]:

@@ -11,6 +11,7 @@ A format NAME is the module ``export/NAME.py`` with
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from chargen import ChargenError, __version__
+from chargen import ChargenError, __version__, disk
 
 if TYPE_CHECKING:  # the command's help reads this module, and is not to wait for NumPy
     from chargen.export.proof import Evidence
@@ -153,30 +154,33 @@ def export(wanted: Export, folder: Path, evidence: Evidence, *, force: bool = Fa
     path = folder / wanted.filename
     note = folder / f"{path.name}.md"
     refuse([path, note], force=force)
-    work = folder / f".{path.name}.new"  # always the same, so that a kill leaves one of it at the most
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        made = work / path.name
-        module(wanted.format).write(wanted, made)
-        found = module(wanted.format).prove(made, evidence)
-        (work / note.name).write_text(wanted.note, "utf-8")
-        for target in (path, note):
-            old = work / f"{target.name}.old"
-            if target.is_dir():  # which a rename does not replace
-                target.replace(old)
-            try:
-                (work / target.name).replace(target)
-            finally:
-                if old.exists() and not target.exists():
-                    old.replace(target)
+        with disk.made(folder), disk.temporary(folder) as work:
+            module(wanted.format).write(wanted, work / path.name)
+            found = module(wanted.format).prove(work / path.name, evidence)
+            (work / note.name).write_text(wanted.note, "utf-8")
+            for target in (path, note):
+                put(work, target, force=force)
+    except FileExistsError as error:
+        raise ChargenError(f"{error.filename} exists and is left as it is: name another folder") from None
     except OSError as error:
         if error.filename and not Path(error.filename).is_relative_to(folder):
             raise  # it is of what the proof reads
         raise ChargenError(f"{path} can't be written: {error.strerror or error}; name another folder") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return path, found
+
+
+def put(work: Path, target: Path, *, force: bool) -> None:
+    """Move an artefact out of ``work`` into place. Without ``force`` it raises FileExistsError if the name is taken."""
+    old = work / f"{target.name}.old"
+    if force and target.is_dir():  # which a rename does not replace
+        disk.move(target, old)
+        shutil.copymode(old, work / target.name)
+    try:
+        disk.move(work / target.name, target, new=not force)
+    finally:
+        if os.path.lexists(old) and not os.path.lexists(target):
+            disk.move(old, target)
 
 
 def refuse(paths: list[Path], *, force: bool) -> None:
