@@ -603,7 +603,7 @@ def test_a_file_that_comes_while_a_text_is_drawn_is_left(here, copied, monkeypat
     monkeypatch.setattr("chargen.generate.generate", meanwhile)
     result = invoke("sample", "--length", 20, "--output", "a.txt")
     assert result.exit_code == 1
-    assert "a.txt exists and is left as it is" in result.stderr
+    assert "a.txt can't be written: File exists; what was drawn is in " in result.stderr
     assert (here / "a.txt").read_text() == "mine"
 
 

@@ -26,7 +26,7 @@ from chargen.shell import MESSAGE, in_one_line
 from chargen.terminal import columns, cut, fitted, shown
 from chargen.train import Validation
 from chargen.vocabulary import Vocabulary
-from tests.conftest import SMALL, chargen, command
+from tests.conftest import HANG, SMALL, chargen, command
 
 HOSTILE = "a\x1b[31m\x07\x7f\x9b\u202e"
 FULL = Path("/dev/full")
@@ -114,18 +114,18 @@ def test_the_command_itself_sets_its_process(tmp_path):
 def test_a_missing_stream_is_nothing_to_the_command(trained, tmp_path, closed):
     words = command("sample", "--model", str(trained), "--seed", "the ", "--length", "30", "--temperature", "0.5")
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *words]
-    done = subprocess.run([*shell, "--output", "text"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    done = subprocess.run([*shell, "--output", "text"], cwd=tmp_path, capture_output=True, timeout=HANG, check=False)
     assert (done.returncode, done.stdout) == (0, b"")
     assert re.fullmatch(rb"|random seed: \d+\n", done.stderr)
     text = (tmp_path / "text").read_text()
     assert text.startswith("the ")
     assert len(text) == 34  # none of what was said came into the file
-    assert subprocess.run(shell, cwd=tmp_path, capture_output=True, timeout=60, check=False).returncode == 0
+    assert subprocess.run(shell, cwd=tmp_path, capture_output=True, timeout=HANG, check=False).returncode == 0
 
 
 def test_a_conversation_without_a_standard_input_ends_at_once(trained):
     words = command("sample", "--model", str(trained), "--interactive")
-    done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *words], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *words], capture_output=True, timeout=HANG, check=False)
     assert done.returncode == 0
     assert b"Error" not in done.stderr
 
@@ -133,24 +133,24 @@ def test_a_conversation_without_a_standard_input_ends_at_once(trained):
 @pytest.mark.long
 def test_a_training_without_streams_is_done(here):
     words = command("train", "book.txt", *SMALL, "--steps", "20")
-    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+    for closed in ("2>&-", "<&- >&-"):
         shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *words]
-        done = subprocess.run(shell, capture_output=True, timeout=600, check=False)
+        done = subprocess.run(shell, capture_output=True, timeout=HANG, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
-    assert len(list(here.glob("runs/*/model.safetensors"))) == 3
+    assert len(list(here.glob("runs/*/model.safetensors"))) == 2
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["lab"]])
 def test_output_that_cannot_be_written_is_told_in_a_line(arguments):
     with FULL.open("wb") as full:
-        done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, timeout=HANG, check=False)
     assert (done.returncode, done.stderr) == (1, b"Error: cannot write the output: No space left on device\n")
 
 
 def test_a_standard_error_that_is_full_is_no_reason_to_end(trained):
     words = command("sample", "--model", str(trained), "--length", "5")
     with FULL.open("wb") as full:
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=full, timeout=60, check=False)
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=full, timeout=HANG, check=False)
     assert (done.returncode, len(done.stdout)) == (0, 5)
 
 
@@ -197,7 +197,7 @@ WARNING = r"Warning: standard output is in {}, and each character that it lacks 
 
 def sampled(model, **environment):
     words = command("sample", "--model", str(model), "--length", "30", "--random-seed", "1", "--temperature", "1")
-    return subprocess.run(words, env={**os.environ, **environment}, capture_output=True, timeout=60, check=True)
+    return subprocess.run(words, env={**os.environ, **environment}, capture_output=True, timeout=HANG, check=True)
 
 
 def test_a_pipe_gets_utf8_whatever_the_locale_is(tmp_path):
@@ -327,7 +327,7 @@ def test_a_training_fits_a_terminal_whatever_its_text_is(tmp_path, text):
     name = f"a folder/{HOSTILE} of words that are many.txt"
     (tmp_path / "a folder").mkdir()
     (tmp_path / name).write_text(text.replace("t", "\x1b[31m"), "utf-8")
-    code, lines = in_terminal("train", name, *SMALL, "--minutes", "0.1", cwd=tmp_path, TMPDIR=str(tmp_path))
+    code, lines = in_terminal("train", name, *SMALL, "--minutes", "0.02", cwd=tmp_path, TMPDIR=str(tmp_path))
     shown_lines = [line.rpartition("\r")[2] for line in lines]  # without the bar
     assert code == 0
     assert [line for line in shown_lines if columns(line) > 80 and "done; write with" not in line] == []
@@ -364,7 +364,7 @@ def test_a_file_that_cannot_be_read_is_named_and_not_called_unwritten(trained, t
     for arguments in (["train", "-"], ["sample", "--model", str(trained), "--seed-file", "-"]):
         with (tmp_path / "out").open("ab") as unreadable:
             done = subprocess.run(
-                command(*arguments), stdin=unreadable, capture_output=True, text=True, timeout=60, check=False
+                command(*arguments), stdin=unreadable, capture_output=True, text=True, timeout=HANG, check=False
             )
         assert done.returncode == 1
         assert "standard input" in done.stderr

@@ -362,9 +362,9 @@ for execution, (characters, units, rows, steps) in itertools.product(executions,
 
 @pytest.mark.long
 def test_a_chain_is_computed_by_the_thread_that_asks_for_it_so_that_chains_do_not_wait_for_one():
-    names = json.dumps([(execution.unroll, execution.precision) for execution in NAMED.values()])
+    names = json.dumps([(execution.unroll, execution.precision) for execution in (LOOP, ONEDNN16)])
     result = subprocess.run([sys.executable, "-c", ASKING, names], capture_output=True, text=True, check=True)
-    assert [share > 0.99 for share in map(float, result.stdout.split())] == [True] * 16
+    assert [share > 0.99 for share in map(float, result.stdout.split())] == [True] * 8
 
 
 FAULTS = """

@@ -23,7 +23,7 @@ LETTERS = len(ALPHABET)
 
 def answer(setting: Setting) -> Answer:
     """Train the tutorial's net, the same on rotations, and a feed-forward net on pairs; ask each from every letter."""
-    counting = trained([0], setting.pick(300, 150), setting)
+    counting = trained([0], setting.pick(300, 80), setting)
     rotated = trained(range(LETTERS), setting.pick(600, 300), setting)
     plain = feed_forward(setting)
     asked: dict[str, Callable[[str], list[str]]] = {
