@@ -14,12 +14,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from chargen.modelfile import weight_shapes
 from chargen.process import own
 
 ROUND_SECONDS = 0.5  # the shorter, the likelier that all sides meet a shared machine in its best state
+
+SILENT = "it gave no reason"
+LAST_WORDS = 10_000  # bytes of what a process wrote, at the most, in which its last line is looked for
 
 Settings = dict[str, Any]
 Step = Callable[[], Any]
@@ -44,50 +47,72 @@ def interleaved(sides: Mapping[str, tuple[str, Settings]], rounds: int) -> dict[
     """
     figures: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
-        processes: dict[str, subprocess.Popen[str]] = {}
-        for name, (side, settings) in sides.items():
-            process = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", "chargen.bench", side, json.dumps(settings)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            stack.callback(process.kill)
+        ready: dict[str, Side] = {}
+        for name, (function, settings) in sides.items():
+            command = [sys.executable, "-m", "chargen.bench", function, json.dumps(settings)]
+            side = stack.enter_context(Side(name, command))
             try:
-                figures[name] = _answer(name, process)
+                figures[name] = side.answer()
             except ChargenError as error:
-                if not processes:  # the first, which the others are compared with
+                if not ready:  # the first, which the others are compared with
                     raise
                 figures[name] = {"failed": str(error)}
                 continue
-            processes[name] = process
+            ready[name] = side
         for _ in range(rounds):
-            for name, process in processes.items():
-                assert process.stdin is not None
-                process.stdin.write("\n")
-                process.stdin.flush()
-                round_ = _answer(name, process)
+            for name, side in ready.items():
+                round_ = side.round()
                 if round_["per_second"] > figures[name].get("per_second", 0):
                     figures[name] |= round_
     return figures
 
 
-def _answer(name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    line = process.stdout.readline()
-    if not line:
-        reason = process.stderr.read().strip().splitlines()
-        raise ChargenError(f"the benchmark's {name} ended by itself: {reason[-1] if reason else 'no reason given'}")
-    return dict(json.loads(line))
+class Side:
+    """A side's process while entered, what it writes to standard error kept in a file: a full pipe would stop it."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.name, self._command = name, command
+
+    def __enter__(self) -> Self:
+        self._log = tempfile.TemporaryFile()
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=self._log, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        with suppress(BrokenPipeError):  # of a line that it never read
+            self._process.__exit__(None, None, None)
+        self._log.close()
+
+    def answer(self) -> dict[str, Any]:
+        """Return what the process says next. Raises ChargenError, with its last words, if it has ended."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise ChargenError(f"the benchmark's {self.name} ended by itself: {last_words(self._log)}")
+        return dict(json.loads(line))
+
+    def round(self) -> dict[str, Any]:
+        """Let the process measure a round, and return what it says."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended, which the answer tells
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        return self.answer()
+
+
+def last_words(log: IO[bytes]) -> str:
+    """Return the last line that a process has written to a file."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS))
+    lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else SILENT
 
 
 def serve(step: Step, work: float, figures: Settings) -> None:
     """Be a side: call ``step``, which does ``work`` units of work, for a round whenever a line comes in."""
     answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
     step()
     started = time.perf_counter()
     step()
@@ -282,9 +307,8 @@ def scale(settings: Settings, workers: int, steps: int) -> dict[str, float]:
     with ExitStack() as stack:
         folder = stack.enter_context(temporary())
         files = [str(Path(file).resolve()) for file in settings["files"]]
-        process = subprocess.Popen(
-            [*command, *words, *files], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        log = stack.enter_context(tempfile.TemporaryFile())  # a full pipe would stop it
+        process = subprocess.Popen([*command, *words, *files], cwd=folder, stdout=subprocess.DEVNULL, stderr=log)
         stack.enter_context(process)
         stack.callback(process.terminate)
         seen: list[tuple[int, float | None]] = []  # the step of each validation, and the counter when it was done
@@ -296,8 +320,7 @@ def scale(settings: Settings, workers: int, steps: int) -> dict[str, float]:
                 seen.append((records[-1]["step"], loopback()))
             time.sleep(0.01)
         if process.returncode:
-            assert process.stderr is not None
-            raise ChargenError((process.stderr.read().strip().splitlines() or ["it failed without a word"])[-1])
+            raise ChargenError(last_words(log))
     later = records[1:] or records
     figures = {
         "workers": workers,
@@ -342,16 +365,25 @@ def untrained(path: Path) -> Path:
 
 
 def first_character_seconds(model: str, times: int = 5) -> float:
-    """Return how long the command takes from its start to its first character, in the best of some times."""
-    command = [sys.executable, "-m", "chargen", "sample", "--model", model, "--seed", "a", "--length", "100000"]
+    """Return how long the command takes from its start to its first character, in the best of some times.
+
+    Raises ChargenError, with what the command said last, if it writes none.
+    """
+    command = [sys.executable, "-m", "chargen", "sample", "--model", model, "--length", "100000"]
     seconds = []
     for _ in range(times):
         started = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        with (
+            tempfile.TemporaryFile() as log,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
+        ):
             assert process.stdout is not None
-            process.stdout.read(2)  # the seed and one more
+            written = process.stdout.read(1)
             seconds.append(time.perf_counter() - started)
             process.kill()
+            if not written:
+                process.wait()
+                raise ChargenError(f"chargen sample wrote nothing: {last_words(log)}")
     return min(seconds)
 
 
@@ -474,7 +506,7 @@ def _side(side: str, settings: Settings) -> dict[str, Any]:
     command = [sys.executable, "-m", "chargen.bench", side, json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ChargenError(f"the benchmark's {side} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise ChargenError(f"the benchmark's {side} failed: {(done.stderr.strip().splitlines() or [SILENT])[-1]}")
     return dict(json.loads(done.stdout))
 
 

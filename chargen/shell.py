@@ -178,6 +178,12 @@ def configured(config: type[C], values: dict[str, Any]) -> C:
     return config(**{n: default if values[n] is None else values[n] for n, default in fields.items()})
 
 
+def typed(parameters: Collection[str]) -> str:
+    """Return options of the running command as they are typed, by the names of its parameters."""
+    declared = click.get_current_context().command.params
+    return ", ".join(sorted(max(p.opts, key=len) for p in declared if p.name in parameters))
+
+
 def read_file(path: str) -> bytes:
     """Return the bytes of a file, or of standard input for ``-``."""
     if path == "-" and sys.stdin is None:

@@ -17,6 +17,12 @@ def bench() -> None:
     """Measure chargen beside what would be used instead, in one interleaved run."""
 
 
+def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
+    """Remove the sides that failed, and say why they did."""
+    for name in [name for name, figure in figures.items() if "failed" in figure]:
+        say(f"left out: {figures.pop(name)['failed']}", err=True)
+
+
 @bench.command(
     "train",
     cls=Command,
@@ -45,8 +51,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
     operations = operations_per_character(len(read(files).vocabulary), model)
     with quiet():
         figures = interleaved(sides, rounds)
-    for name in [name for name, figure in figures.items() if "failed" in figure]:
-        say(f"left out: {figures.pop(name)['failed']}", err=True)
+    leave_out_failed(figures)
     ours = figures["chargen"]
     ceiling = figures[f"large product, {ours['precision']}"]["per_second"]
     if as_json:
@@ -141,6 +146,7 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
         path = str(find_model(model) if model else untrained(folder / "model.safetensors"))
         figures = interleaved(sample_sides(path), rounds)
         latency = first_character_seconds(path)
+    leave_out_failed(figures)
     one = figures["chargen, count 1"]["per_second"]
     if as_json:
         click.echo(
@@ -148,7 +154,7 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
                 {
                     "characters_per_second": {name: figure["per_second"] for name, figure in figures.items()},
                     "first_character_seconds": latency,
-                    "bytes_per_character": figures["reading the weights"]["bytes"],
+                    "bytes_per_character": figures.get("reading the weights", {}).get("bytes"),
                 }
             )
         )

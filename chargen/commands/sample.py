@@ -6,7 +6,7 @@ import re
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chargen.showing import JsonLines, Plain, Reported
     from chargen.vocabulary import Vocabulary
 
-from chargen.shell import Command, Stop, configured, options, read_file, refuse_output, run_of, say
+from chargen.shell import Command, Stop, configured, options, read_file, refuse_output, run_of, say, typed
 
 INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
 BOOK_SEED = 100  # characters of a seed from the book
@@ -303,13 +303,9 @@ def refuse_together(asked: set[str], count: int) -> None:
         raise click.UsageError("a saved state is that of one sample: it does not go with --count")
     if "separator" in asked and "pattern" not in asked:
         raise click.UsageError("--separator is for --pattern")
-
-    def names(options: Collection[str]) -> str:
-        return ", ".join(f"--{'json' if n == 'as_json' else n.rstrip('s').replace('_', '-')}" for n in sorted(options))
-
     for first, others in EXCLUDING.items():
         if first in asked and (both := asked & others):
-            raise click.UsageError(f"{names({first})} does not go with {names(both)}")
+            raise click.UsageError(f"{typed({first})} does not go with {typed(both)}")
 
 
 EXCLUDING = {

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chargen.train import Planned, Recovery, Validation
     from chargen.vocabulary import Vocabulary
 
-from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, quiet, say
+from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, quiet, say, typed
 from chargen.terminal import cut, fitted, width
 
 RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache", "distribute")}  # what --resume has
@@ -86,14 +86,12 @@ def train(
     after the step it is at; --resume goes on from there.
     """
     asked = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
-    lengths = [f"--{name}" for name in ("minutes", "epochs", "steps") if name in asked]
-    if len(lengths) > 1:
-        raise click.UsageError(f"{' and '.join(lengths)} exclude each other: give one of them")
-    refused = sorted(f"--{'from' if name == 'parent' else name.replace('_', '-')}" for name in asked - RESUMABLE)
-    if resume is not None and refused:
-        raise click.UsageError(f"{', '.join(refused)} can't be changed on --resume: the run keeps its own")
-    if parent is not None and (shapes := sorted(f"--{name}" for name in asked & SHAPE)):
-        raise click.UsageError(f"{', '.join(shapes)} can't be changed with --from: the model keeps its own")
+    if len(lengths := asked & {"minutes", "epochs", "steps"}) > 1:
+        raise click.UsageError(f"{typed(lengths)} exclude each other: give one of them")
+    if resume is not None and (refused := asked - RESUMABLE):
+        raise click.UsageError(f"{typed(refused)} can't be changed on --resume: the run keeps its own")
+    if parent is not None and (shape_asked := asked & SHAPE):
+        raise click.UsageError(f"{typed(shape_asked)} can't be changed with --from: the model keeps its own")
     from chargen.disk import temporary
     from chargen.run import Run, newest, refuse_taken
     from chargen.streams import Streams
