@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from functools import cached_property
 from math import lgamma, log
 
 import numpy as np
@@ -90,15 +91,20 @@ class Vocabulary:
 
         The ids are those of the known characters (n,); of all (N,) where there is an unknown one to stand for the rest.
         """
-        table = np.full(CODE_POINTS, len(self), np.uint32)
-        table[self._points] = np.arange(len(self))
-        ids = table[code_points(text)]
+        ids = self._table.take(code_points(text), mode="clip")
         if self.unknown is None:
             known = ids < len(self)
             return ids[known].astype(self.dtype), known
         stand_in = self._ids[self.unknown]
         ids[ids == len(self)] = stand_in
         return ids.astype(self.dtype), ids != stand_in
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.uint32]:
+        """The id of each code point up to the last of the vocabulary; that of all others, at the end, is V."""
+        table = np.full(int(self._points[-1]) + 2, len(self), np.uint32)
+        table[self._points] = np.arange(len(self))
+        return table
 
     def escape_nats(self, unknown: int, characters: int) -> float:
         """Return what it costs to tell which of so many characters are unknown, and what they are.

@@ -439,9 +439,9 @@ def peak(batch_size, seq_length, precision):
 @pytest.mark.parametrize(("precision", "bytes_each"), [("float32", 36 * 2 + 24), ("bfloat16", 17 * 2 + 38)])
 def test_peak_memory_follows_the_formula_at_the_head_of_the_file(precision, bytes_each):
     more = peak(64, 136, precision) - peak(64, 8, precision)
-    # Within 1.3 on the processor that the formula was measured on; the unroll before took 1.4 to 2.3 times as much as
-    # its own on one with AVX2 alone.
-    assert 0.6 < more / (bytes_each * 64 * (136 - 8) * 256) < 2.8
+    # 0.84 to 1.08 on a processor with AMX. With AVX2 alone, where XLA multiplies, up to 2.3 was seen.
+    most = 1.3 if "avx512f" in processor_features() else 2.5
+    assert 0.7 < more / (bytes_each * 64 * (136 - 8) * 256) < most
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

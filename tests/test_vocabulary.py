@@ -62,3 +62,13 @@ def test_a_repaired_seed_can_be_read(known, seed):
     vocabulary = Vocabulary.of(known)
     repaired, _ = vocabulary.repair(seed)
     assert len(vocabulary.encode(repaired)) == len(repaired)
+
+
+@pytest.mark.parametrize("characters", ["ab", "a\u201d", "a\U0010ffff"])
+def test_characters_around_the_last_known_one_are_unknown(characters):
+    vocabulary = Vocabulary(characters)
+    last = ord(characters[-1])
+    others = "".join(map(chr, {last - 1, min(last + 1, 0x10FFFF), 0, 0x10FFFF} - set(map(ord, characters))))
+    ids, known = vocabulary.encode_known(others + characters)
+    assert ids.tolist() == [0, 1]
+    assert known.tolist() == [False] * len(others) + [True, True]
