@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from chargen import ChargenError
+from chargen.reading import read_regular
 
 STANDARD_INPUT = "-"
 BUNDLED = "book.txt"
@@ -145,8 +146,8 @@ def _files(path: Path) -> Iterator[Source]:
 
 def _of_a_run(config: Path) -> bool:
     try:
-        return b'"sha256"' in config.read_bytes()
-    except OSError:
+        return b'"sha256"' in read_regular(config)
+    except (OSError, ChargenError):
         return False
 
 

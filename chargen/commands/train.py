@@ -193,6 +193,7 @@ def decide(
 
     if resume is not None:
         run = Run(Path(resume) if resume else newest())
+        run.metrics()  # damaged ones are told of before anything is read or shown
         if "cache" in asked:
             run.config = replace(run.config, train=replace(run.config.train, cache=training.cache))
         with reading() as advance:
