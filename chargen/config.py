@@ -1,14 +1,12 @@
 """Every option once: its name, type, default, range and help. The command line and the files are made from these."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from msgspec import Meta
 
@@ -41,9 +39,9 @@ class Config:
 
     def __init_subclass__(cls) -> None:
         """Add to each field's type its range and its choices, which `converted` checks."""
-        hints, cls._types = get_type_hints(cls), {}
-        for name in cls.__annotations__:
-            choices = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
+        cls._types = {}
+        for name, hint in cls.__annotations__.items():
+            choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
             plain, optional = next(c for c in choices if c is not type(None)), type(None) in choices
             cls._types[name] = plain, optional
             declared = _declared(plain, **vars(cls)[name].metadata)

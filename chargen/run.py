@@ -282,7 +282,7 @@ class Run:
                     if records and record["step"] <= records[-1]["step"]:
                         raise DamagedError("step: it is not after that of the line before")
                     if record["characters"] != record["step"] * train.batch_size * train.seq_length:
-                        raise DamagedError("characters: they are not those of so many steps")
+                        raise DamagedError("characters: they are not those of so many steps by config.json")
                 except DamagedError as error:
                     raise DamagedError(f"line {number}: {error}") from None
                 records.append(record)

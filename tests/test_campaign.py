@@ -38,7 +38,7 @@ TRAINED, SCORED = 8, 60  # every so manieth is also trained further, or scored
 SAFETENSORS = ["run/model.safetensors", "run/checkpoint.safetensors", "state", "run/originality.safetensors"]
 CACHED = ["ids.npy", "starts.npy", "corpus.json"]
 PLAIN = ["run/config.json", "run/metrics.jsonl"]
-HOSTILE = [
+HOSTILE: list[object] = [
     *(None, True, False, 0, 1, -1, 3, 7.5, -0.5, 10**9, 10**18, 10**30, 10**400, 1e300, "", "a", "1", "x" * 100_000),
     *(math.nan, math.inf, -math.inf, [], {}, [1], ["a"], {"a": 1}, [[]], "\0", "\ud800", "\u2028", "F16", "I32"),
     *("BOOL", "model", "checkpoint", "state", [2**60, 2**60], [0, 16], [-1, 4], "nested"),
@@ -87,7 +87,7 @@ class Campaign:
     """A folder with each of our files, of which one at a time is damaged, read and put back."""
 
     def __init__(self, here):
-        self.here, self.met, self.slowest = here, Counter(), 0.0
+        self.here, self.met, self.slowest = here, Counter[tuple[str, str, str]](), 0.0
         self.settings = half_way(here, steps=22).config.train
         clone = Clone.open(here / "run")
         clone.feed("the ")
@@ -95,7 +95,7 @@ class Campaign:
         (here / "scored.txt").write_text("the cat sat on the mat\n" * 8)
         [self.cache] = (f"cache/{f.name}" for f in (here / "cache").iterdir() if f.is_dir())
         self.names = [*SAFETENSORS, *(f"{self.cache}/{name}" for name in CACHED), *PLAIN]
-        self.commands = {
+        self.commands: dict[str, list[object]] = {
             "sample": ["sample", "--model", "run", "--length", 9, "--random-seed", 1, "--originality"],
             "state": ["sample", "--model", "run", "--length", 9, "--load-state", "state"],
             "plot": ["plot", "run", "--output", "curves.svg"],
@@ -166,7 +166,8 @@ class Campaign:
             told = str(error)
         if told:
             assert "\n" not in told
-            assert name.rpartition("/")[2].partition(".")[0] in told or "the text" in told, told
+            # A configuration may well be one, and not suit the text.
+            assert name.rpartition("/")[2].partition(".")[0] in told or name == PLAIN[0], told
             return "refused"
         if exact:
             assert value == self.values[name], name
@@ -185,6 +186,7 @@ class Campaign:
 
         def checkpoint():
             file = Run(self.here / "run").checkpoint()
+            assert file is not None
             return *model(file), Progress.of(file)
 
         def state():
@@ -249,6 +251,11 @@ class Campaign:
             (self.here / name).write_bytes(data)
 
 
+def sparse(path):
+    path.touch()
+    os.truncate(path, SPARSE)
+
+
 OTHERS = [
     os.mkfifo,
     lambda path: path.mkdir(),
@@ -256,10 +263,10 @@ OTHERS = [
     lambda path: path.symlink_to("/dev/full"),
     lambda path: path.symlink_to(path.name),
     lambda path: path.symlink_to("nowhere"),
-    lambda path: path.write_bytes(b"") and None,
-    lambda path: path.write_text(NESTED) and None,
-    lambda path: path.write_bytes(b"\xff" * 1000) and None,
-    lambda path: path.touch() or os.truncate(path, SPARSE),
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_text(NESTED),
+    lambda path: path.write_bytes(b"\xff" * 1000),
+    sparse,
 ]
 
 
@@ -324,11 +331,11 @@ def check(name, value, before):
         assert value.keys() == before.keys()
         assert all(value[same] == before[same] for same in ("format", "model", "sha256", "characters"))
         assert value["train"]["batch_size"] == before["train"]["batch_size"]
-        for part, config in {"model": ModelConfig, "train": TrainConfig, "execution": Execution}.items():
+        for part, config in (("model", ModelConfig()), ("train", TrainConfig()), ("execution", Execution())):
             for field, (kind, optional) in config.types().items():
                 found = value[part][field]
                 assert type(found) is kind or (optional and found is None), (field, found)
-                assert kind is not float or found is None or math.isfinite(found)
+                assert not isinstance(found, float) or math.isfinite(found)
         assert value["start"] <= 20 <= value["stop"]
     elif name.endswith("metrics.jsonl"):
         for record in value:

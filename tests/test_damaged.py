@@ -304,8 +304,10 @@ def everything(path):
     ModelFile.read(run.model_path)
 
 
-CONFIGS = [
-    *(((), value, "") for value in ([], None, 3, "{}")),
+CONFIGS: list[tuple[tuple[str, ...], object, str]] = [
+    ((), [], ""),
+    ((), None, ""),
+    ((), "{}", ""),
     (("format",), 9, "format"),
     (("format",), 10**300, "format"),
     (("format",), True, "format"),
@@ -409,11 +411,14 @@ LINES = [
     *(f'{{"step": 41{rest}' for rest in ("}", "", "}}", ', "step": "x"}')),
     *("", "[]", "3", "null", '"step"', NESTED, "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")),
 ]
+ODD: dict[str, list[object]] = {
+    **{name: [None, "1", [], -1, float("nan")] for name in ("epoch", "validation_bpc", "seconds")},
+    "step": [10, 9, 0, 41.0, float("inf"), 10**30, None],
+    "characters": [0, 41, "32", float("inf")],
+    "characters_per_second": [1.5, -1],
+}
 VALUES = [
-    *((name, value) for name in ("epoch", "validation_bpc", "seconds") for value in (None, "1", [], -1, float("nan"))),
-    *(("step", value) for value in (10, 9, 0, 41.0, float("inf"), 10**30, None)),
-    *(("characters", value) for value in (0, 41, "32", float("inf"))),
-    *(("characters_per_second", value) for value in (1.5, -1)),
+    *((name, value) for name, values in ODD.items() for value in values),
 ]
 
 
@@ -472,8 +477,10 @@ def test_a_state_that_cannot_be_is_refused(model, state, change, words):
 
 
 def test_a_state_is_not_saved_over_anything_else(model, state, tmp_path):
-    for name, make in {"pipe": os.mkfifo, "big": lambda path: written(path, "") and os.truncate(path, SPARSE)}.items():
-        make(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "big").touch()
+    os.truncate(tmp_path / "big", SPARSE)
+    for name in ("pipe", "big"):
         result = invoke("sample", "--model", model, "--length", 5, "--save-state", tmp_path / name)
         refused(result, name, "is no saved state: name another file")
 
@@ -511,9 +518,12 @@ def told(*, sealed=True, **values):
 
 
 def replaced(name, make):
+    """Return a change of a file in a folder, or of the folder itself, for something else."""
+
     def made(folder):
-        (folder / name).unlink()
-        make(folder / name)
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        make(path)
 
     return made
 
@@ -558,10 +568,10 @@ CACHES = [
     lambda folder: os.truncate(folder / "ids.npy", SPARSE),
     lambda folder: os.truncate(folder / "corpus.json", SPARSE),
     lambda folder: [file.unlink() for file in folder.iterdir()],
-    lambda folder: shutil.rmtree(folder) or folder.write_text("a file"),
-    lambda folder: shutil.rmtree(folder) or os.mkfifo(folder),
-    lambda folder: folder.rename(folder.with_name("x")).joinpath("ids.npy").unlink() or folder.symlink_to("x"),
-    lambda folder: shutil.rmtree(folder) or folder.symlink_to("nowhere"),
+    replaced("", lambda path: path.write_text("a file")),
+    replaced("", os.mkfifo),
+    replaced("", lambda path: path.symlink_to(path.parent)),
+    replaced("", lambda path: path.symlink_to("nowhere")),
 ]
 
 
@@ -603,8 +613,8 @@ def test_a_text_that_only_the_run_has_is_refused_when_it_is_damaged(here, number
         lambda path: changed(path, lambda table, told, arrays: table.update(x=table.pop("places"))),
         lambda path: changed(path, lambda table, told, arrays: f'{{"a": {NESTED}, {json.dumps(told)[1:]}'),
         lambda path: os.truncate(path, SPARSE),
-        lambda path: path.unlink() or os.mkfifo(path),
-        lambda path: path.unlink() or path.symlink_to("/dev/zero"),
+        replaced("", os.mkfifo),
+        replaced("", lambda path: path.symlink_to("/dev/zero")),
     ],
 )
 def test_a_damaged_index_is_made_again(here, change):

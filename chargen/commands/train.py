@@ -193,12 +193,12 @@ def decide(
 
     if resume is not None:
         run = Run(Path(resume) if resume else newest())
-        run.metrics()  # damaged ones are told of before anything is read or shown
         if "cache" in asked:
             run.config = replace(run.config, train=replace(run.config.train, cache=training.cache))
         with reading() as advance:
             text = run.corpus(files, advance)
         config = plan.resume(run, text, training, asked, replicas)
+        run.metrics()  # damaged ones are told of before TensorFlow is waited for
         if files and STANDARD_INPUT not in files:
             config = replace(config, files=text.files)
         return Chosen(run, config, text, "")
