@@ -13,16 +13,19 @@ import copy
 import hashlib
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
+from chargen.arrays import Arrays, Header, Shapes, read_arrays
 from chargen.config import SampleConfig
 from chargen.generate import Until, generate
-from chargen.modelfile import Arrays, LayerState, read_arrays, write_arrays
+from chargen.modelfile import LayerState, write_arrays
+from chargen.reading import Count, DamagedError, Sha256, damage
 from chargen.run import open_model
 from chargen.sampler import filters, generators
 from chargen.vocabulary import Vocabulary
@@ -31,6 +34,42 @@ Floats = npt.NDArray[np.float32]
 
 WINDOW = 256  # characters of a long seed whose input products are made at once
 STATE_FORMAT = 1
+STATE_BYTES = 2**28  # of a state's file, at the most
+ADVICE = "feed the text again, and save its state anew"
+
+
+class _Numbers(TypedDict):
+    state: int
+    inc: int
+
+
+class _Generator(TypedDict):
+    """The state of a random generator, as NumPy gives it."""
+
+    bit_generator: Literal["PCG64"]
+    state: _Numbers
+    has_uint32: Count
+    uinteger: Count
+
+
+@dataclass(frozen=True)
+class StateHeader(Header):
+    """What a saved state says of itself."""
+
+    model: Sha256  # its `Clone.fingerprint`
+    generator: _Generator | None
+
+    KIND: ClassVar[str] = "state"
+
+    def check(self, shapes: Shapes) -> None:
+        """Raise DamagedError if these aren't what a clone of one row carries."""
+        if (
+            shapes.keys() != {"h", "c"}
+            or shapes["h"] != shapes["c"]
+            or shapes["h"][:1] != (1,)
+            or len(shapes["h"]) != 2
+        ):
+            raise DamagedError("arrays: they are not the h and c of one row")
 
 
 class _Layer(NamedTuple):
@@ -243,21 +282,19 @@ class Clone:
 
         Raises ChargenError, and changes nothing, if the file can't be read or is the state of another model.
         """
-        arrays, header = read_arrays(path)
-        if header.get("kind") != "state" or header.get("format") != STATE_FORMAT:
-            raise ChargenError(f"{path} is not a state that this chargen has saved")
-        if header.get("model") != self.fingerprint:
+        header, arrays = read_arrays(path, StateHeader, advice=ADVICE, most=STATE_BYTES)
+        if header.model != self.fingerprint:
             raise ChargenError(f"{path} is a state of another model: load it with the model it was saved with")
-        shape = (1, len(self._c))
-        if any(name not in arrays or arrays[name].shape != shape for name in "hc") or self.rows != 1:
-            raise ChargenError(f"{path} is damaged, or not a state of one row")
         generator = None
-        if header.get("generator") is not None:
-            generator = np.random.Generator(np.random.PCG64())
-            try:
-                generator.bit_generator.state = header["generator"]
-            except (ValueError, TypeError, LookupError, OverflowError):
-                raise ChargenError(f"{path} is damaged: its random generator can't be read") from None
+        with damage(path, ADVICE):
+            if self.rows != 1 or len(arrays["h"][0]) != len(self._h):
+                raise DamagedError("arrays: they are not of this model's size")
+            if header.generator is not None:
+                generator = np.random.Generator(np.random.PCG64())
+                try:
+                    generator.bit_generator.state = header.generator
+                except (ValueError, OverflowError):
+                    raise DamagedError("generator: its numbers are too large") from None
         self._h[:], self._c[:] = arrays["h"].T, arrays["c"].T
         self._make_logits()
         return generator
@@ -265,8 +302,11 @@ class Clone:
 
 def check_state_path(path: Path) -> None:
     """Raise ChargenError if a state can't be saved at ``path``, as another file is there, or no folder."""
-    if path.exists() and read_arrays(path)[1].get("kind") != "state":
-        raise ChargenError(f"{path} exists and is no saved state: name another file")
+    if path.exists():
+        try:
+            read_arrays(path, StateHeader, advice=ADVICE, most=STATE_BYTES)
+        except ChargenError:
+            raise ChargenError(f"{path} exists and is no saved state: name another file") from None
     if not path.absolute().parent.is_dir():
         raise ChargenError(f"{path} can't be written: there is no folder {path.parent}")
 

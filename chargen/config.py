@@ -1,15 +1,16 @@
 """Every option once: its name, type, default, range and help. The command line and the files are made from these."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from chargen import ChargenError
+from msgspec import Meta
+
+from chargen.reading import converted
 
 
 def option(
@@ -34,14 +35,22 @@ def option(
 class Config:
     """What the configurations share: the way to JSON and back."""
 
+    _types: ClassVar[dict[str, tuple[type, bool]]]
+
+    def __init_subclass__(cls) -> None:
+        """Add to each field's type its range and its choices, which `converted` checks."""
+        cls._types = {}
+        for name, hint in cls.__annotations__.items():
+            choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+            plain, optional = next(c for c in choices if c is not type(None)), type(None) in choices
+            cls._types[name] = plain, optional
+            declared = _declared(plain, **vars(cls)[name].metadata)
+            cls.__annotations__[name] = declared | None if optional else declared
+
     @classmethod
     def types(cls) -> dict[str, tuple[type, bool]]:
         """For each field its plain type, and whether it may be None."""
-        plain = {}
-        for name, hint in get_type_hints(cls).items():
-            choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-            plain[name] = (next(c for c in choices if c is not type(None)), type(None) in choices)
-        return plain
+        return cls._types
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
@@ -53,40 +62,35 @@ class Config:
 
         Raises ChargenError that names the field if a value has the wrong type or is out of its range.
         """
-        known = {}
-        types = cls.types()
-        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-            if f.name not in values:
-                continue
-            value, (kind, optional) = values[f.name], types[f.name]
-            if kind is float and type(value) is int:
-                value = float(value)
-            if type(value) is not kind and not (optional and value is None):
-                raise ChargenError(f"the configuration's {f.name} is {value!r}, which is not of type {kind.__name__}")
-            if value is not None and not _within(value, **f.metadata):
-                raise ChargenError(f"the configuration's {f.name} is {value!r}, which is out of range")
-            known[f.name] = value
-        return cls(**known)
+        return converted(values, cls)
 
 
-def _within(
-    value: Any, *, minimum: float | None, maximum: float | None, exclusive: bool, choices: tuple[str, ...], **_: Any
-) -> bool:
-    if isinstance(value, str):
-        return not choices or value in choices
-    low, high = (float("-inf") if minimum is None else minimum), (float("inf") if maximum is None else maximum)
-    return bool(low < value < high if exclusive else low <= value <= high)
+def _declared(
+    kind: type, *, minimum: float | None, maximum: float | None, exclusive: bool, choices: tuple[str, ...], **_: Any
+) -> Any:
+    """Return a type with the range and the choices that a value of it may have."""
+    if choices:
+        return Literal[choices]
+    if kind not in (int, float):
+        return kind
+    highest = 2**63 - 1 if kind is int else sys.float_info.max
+    low, high = (highest if end is None else kind(end) for end in (-highest if minimum is None else minimum, maximum))
+    return Annotated[kind, Meta(gt=low, lt=high) if exclusive else Meta(ge=low, le=high)]
 
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
     """The shape of the network; with the vocabulary's size it fixes the shape of every weight."""
 
-    layers: int = option(1, "LSTM layers, one above the other.", minimum=1, planned=True)
-    units: int = option(384, "Units of each LSTM layer.", minimum=1, planned=True)
-    embedding: int = option(64, "Numbers that stand for a character at the input.", minimum=1)
+    layers: int = option(1, "LSTM layers, one above the other.", minimum=1, maximum=1000, planned=True)
+    units: int = option(384, "Units of each LSTM layer.", minimum=1, maximum=2**16, planned=True)
+    embedding: int = option(64, "Numbers that stand for a character at the input.", minimum=1, maximum=2**16)
     output_rank: int = option(
-        0, "Rank of the last layer, which is trained as two thin matrices; 0: as a whole one.", minimum=0, planned=True
+        0,
+        "Rank of the last layer, which is trained as two thin matrices; 0: as a whole one.",
+        minimum=0,
+        maximum=2**16,
+        planned=True,
     )
 
 
@@ -162,7 +166,7 @@ class TrainConfig(Config):
         "Numbers of the matrix products; auto takes the faster that the processor has.",
         choices=("auto", "float32", "bfloat16"),
     )
-    threads: int | None = option(None, "Processor cores to use; all, if not given.", minimum=1)
+    threads: int | None = option(None, "Processor cores to use; all, if not given.", minimum=1, maximum=1024)
     distribute: str = option(
         "none",
         "What trains: this process; mirrored, all its GPUs; workers, those of TF_CONFIG, of which this is one.",
@@ -179,13 +183,8 @@ class Execution(Config):
 
     unroll: str = option("keras", "What computes the LSTM layers.", choices=("keras", "loop", "onednn"))
     precision: str = option("float32", "Numbers of the matrix products.", choices=("float32", "bfloat16"))
-    chains: int = option(1, "Groups of rows that are computed side by side.", minimum=1)
-    threads: int = option(0, "Processor cores; 0 leaves them to TensorFlow.", minimum=0)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote, or what a run from before has, whose ``steps`` are ``onednn`` now."""
-        return super().from_json(values | ({"unroll": "onednn"} if values.get("unroll") == "steps" else {}))
+    chains: int = option(1, "Groups of rows that are computed side by side.", minimum=1, maximum=1024)
+    threads: int = option(0, "Processor cores; 0 leaves them to TensorFlow.", minimum=0, maximum=1024)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from chargen import ChargenError, corpus
+from chargen.reading import FILE_BYTES, read_regular
 from chargen.run import CHECKPOINT, CONFIG, CORPUS, METRICS, Run
 
 PIECE = 2**22  # int32 numbers of what is shared that travel at once: 16 MB
@@ -189,7 +190,7 @@ def same_run(run: Run | None, folder: Path) -> tuple[Run, Path]:
     path = Path(share(given).decode())
     kept = [f"{CORPUS}/{name}" for name in corpus.FILES]
     for name in (CONFIG, METRICS, CHECKPOINT, *kept):
-        data = share(run.path.joinpath(name).read_bytes() if run and (run.path / name).exists() else b"")
+        data = share(read_regular(run.path / name, FILE_BYTES) if run and (run.path / name).exists() else b"")
         if run is None and data:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)

@@ -24,6 +24,7 @@ from typing import IO, Any, cast
 
 from chargen import ChargenError
 from chargen.disk import temporary
+from chargen.reading import read_regular
 
 STANDARD_INPUT = "-"
 BUNDLED = "book.txt"
@@ -151,8 +152,8 @@ def _files(path: Path) -> Iterator[Source]:
 
 def _of_a_run(config: Path) -> bool:
     try:
-        return b'"sha256"' in config.read_bytes()
-    except OSError:
+        return b'"sha256"' in read_regular(config)
+    except (OSError, ChargenError):
         return False
 
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from chargen import ChargenError
+from chargen.arrays import Arrays
 from chargen.config import Execution, ModelConfig
-from chargen.modelfile import Arrays, LayerState, ModelFile
+from chargen.modelfile import LayerState, ModelFile
 from chargen.unroll import Prepared, State, project, unroll
 
 

@@ -1,9 +1,8 @@
-"""One self-describing file: weights, vocabulary, configuration and training summary; safetensors, so no pickle.
+"""One self-describing file: weights, vocabulary, configuration and training summary.
 
-The layout is safetensors': an 8-byte length, a JSON header, then the arrays' bytes. The header's metadata has one
-entry, ``chargen``: JSON with ``kind``, ``format``, ``vocabulary``, ``unknown`` (the character that stands for others,
-if there is one), ``model`` (the ModelConfig) and ``summary``. The weights are float32 in Keras's shapes and gate order
-(i, f, g, o)::
+It is a file of `arrays`, whose header has ``vocabulary``, ``unknown`` (the character that stands for others, if there
+is one), ``model`` (the ModelConfig) and ``summary``. The weights are float32 in Keras's shapes and gate order (i, f, g,
+o)::
 
     embedding               (V, E)
     lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1, the layer nearest the input first
@@ -16,29 +15,33 @@ Where the ModelConfig has an ``output_rank`` R, the last kernel is a product, an
 
     dense/factor            (H, R)
     dense/kernel            (R, V)
+
+A checkpoint has for each weight also Adam's two moments, and for each layer the state of its B rows; or neither, where
+a run begins with another's weights::
+
+    optimizer/m/<weight>, optimizer/v/<weight>
+    state/lstm_<n>/h, state/lstm_<n>/c          (B, H)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from msgspec import Meta, to_builtins
 
-from chargen import ChargenError
+from chargen.arrays import UNSEALED, Arrays, Header, Shapes, read_arrays, seal
 from chargen.config import ModelConfig
 from chargen.disk import write_beside
+from chargen.reading import Amount, Count, DamagedError, Sha256, converted, damage, shown
 from chargen.vocabulary import Vocabulary
 
 FORMATS = (1, 2)  # that are read; a file is written in the first that has what it needs, for older chargens
-
-Arrays = Mapping[str, npt.NDArray[Any]]
+ADVICE = "use a copy of it from before, or train again"
 
 
 class LayerState(NamedTuple):
@@ -50,17 +53,106 @@ class LayerState(NamedTuple):
 
 def weight_shapes(characters: int, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every weight of a model with a vocabulary of so many characters."""
-    shapes: dict[str, tuple[int, ...]] = {"embedding": (characters, config.embedding)}
+    return dict(_weight_shapes(characters, config))
+
+
+def _weight_shapes(characters: int, config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield "embedding", (characters, config.embedding)
     for layer in range(config.layers):
         below = config.units if layer else config.embedding
-        shapes[f"lstm_{layer}/kernel"] = (below, 4 * config.units)
-        shapes[f"lstm_{layer}/recurrent_kernel"] = (config.units, 4 * config.units)
-        shapes[f"lstm_{layer}/bias"] = (4 * config.units,)
+        yield f"lstm_{layer}/kernel", (below, 4 * config.units)
+        yield f"lstm_{layer}/recurrent_kernel", (config.units, 4 * config.units)
+        yield f"lstm_{layer}/bias", (4 * config.units,)
     if config.output_rank:
-        shapes["dense/factor"] = (config.units, config.output_rank)
-    shapes["dense/kernel"] = (config.output_rank or config.units, characters)
-    shapes["dense/bias"] = (characters,)
-    return shapes
+        yield "dense/factor", (config.units, config.output_rank)
+    yield "dense/kernel", (config.output_rank or config.units, characters)
+    yield "dense/bias", (characters,)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: what a checkpoint keeps beside its arrays. Everything but the clock is exact."""
+
+    step: Count = 0  # updates made; also the position in the streams
+    nats: Amount = 0.0  # summed since the last validation ..
+    characters: Count = 0  # .. over so many characters ..
+    clock: Amount = 0.0  # .. in so many seconds
+    seconds: Amount = 0.0  # since the run began, without the time between a stop and its resumption
+    best: Amount | None = None  # nats per character of the best validation
+    worse: Count = 0  # validations since the best
+    factor: Annotated[float, Meta(gt=0, le=1)] = 1.0  # of the learning rate: halved by each recovery
+    recoveries: Count = 0
+    finished: bool = False
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """Return the progress that a checkpoint tells of."""
+        return converted(checkpoint.summary["progress"], cls)
+
+
+class Summary(TypedDict, total=False):
+    """What a model was trained on, and how far."""
+
+    text: str  # its name
+    characters: Count
+    sha256: Sha256
+    chargen: str  # the version that trained it
+    step: Count
+    validation_bpc: Amount
+    temperature: Annotated[float, Meta(ge=0.01, le=100)]  # by which the logits are divided already
+    progress: Progress  # of a checkpoint
+
+
+@dataclass(frozen=True)
+class ModelHeader(Header):
+    """What a model says of itself."""
+
+    vocabulary: str
+    model: ModelConfig
+    summary: Summary
+    unknown: str | None = None
+
+    KIND: ClassVar[str] = "model"
+    FORMATS: ClassVar[tuple[int, ...]] = FORMATS
+
+    def check(self, shapes: Shapes) -> None:
+        """Raise DamagedError if these aren't the arrays of such a model, however large it says it is."""
+        further = dict(shapes)
+        for name, shape in _weight_shapes(len(self.vocabulary), self.model):
+            if further.pop(name, None) != shape:
+                raise DamagedError(f"array {name}: it is missing, or has another shape than the header says")
+        self.check_further(further)
+
+    def check_further(self, shapes: Shapes) -> None:
+        """Raise DamagedError if these may not be there beside the weights."""
+        for name in shapes:
+            raise DamagedError(f"array {shown(name)}: a model has none of that name")
+
+
+@dataclass(frozen=True)
+class CheckpointHeader(ModelHeader):
+    """What a checkpoint says of itself."""
+
+    KIND: ClassVar[str] = "checkpoint"
+
+    def check_further(self, shapes: Shapes) -> None:
+        """Raise DamagedError if these are neither all that goes on after a stop nor none."""
+        for name in ("progress", "sha256"):
+            if name not in self.summary:
+                raise DamagedError(f"summary.{name}: it is missing")
+        rows = next(iter(shapes.get("state/lstm_0/h", ())), 0)
+        wanted = _further_shapes(len(self.vocabulary), self.model, rows) if shapes else {}
+        for name in sorted(shapes.keys() | wanted.keys()):
+            if shapes.get(name) != wanted.get(name):
+                raise DamagedError(f"array {shown(name)}: it is not there for a checkpoint, or of another shape")
+
+
+def _further_shapes(characters: int, config: ModelConfig, rows: int) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every array that a checkpoint has beside the weights, with so many rows of state."""
+    weights = weight_shapes(characters, config)
+    moments = {f"optimizer/{moment}/{name}": shape for moment in "mv" for name, shape in weights.items()}
+    state = {f"state/lstm_{n}/{field}": (rows, config.units) for n in range(config.layers) for field in "hc"}
+    return {**moments, **state}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,32 +187,17 @@ class ModelFile:
         checkpoint are that is read as one. Raises ChargenError if the file is missing, cut short, of a later format, or
         not ours.
         """
-        arrays, header = read_arrays(path)
-        if header.get("format") not in FORMATS:
-            raise ChargenError(
-                f"{path} has format {header.get('format')}, this chargen reads formats up to {FORMATS[-1]}: "
-                "install the chargen that wrote it, or a later one"
-            )
-        types = {"kind": str, "vocabulary": str, "model": dict, "summary": dict}
-        wrong = [key for key, kind in types.items() if not isinstance(header.get(key), kind)]
-        if wrong:
-            raise ChargenError(f"{path} is damaged: its header has no {wrong[0]}")
-        if header["kind"] not in (cls.KIND, Checkpoint.KIND):
-            raise ChargenError(f"{path} is not a {cls.KIND}, but a {header['kind']}")
-        config = ModelConfig.from_json(header["model"])
-        vocabulary = Vocabulary(header["vocabulary"], header.get("unknown"))
-        shapes = weight_shapes(len(vocabulary), config)
-        wrong = [n for n, s in shapes.items() if n not in arrays or arrays[n].shape != s]
-        if wrong:
-            raise ChargenError(
-                f"{path} is damaged: its {wrong[0]} is missing or has another shape than its header says"
-            )
-        weights: Arrays = {name: arrays.pop(name) for name in shapes}
+        kinds = (CheckpointHeader,) if cls is Checkpoint else (ModelHeader, CheckpointHeader)
+        header, arrays = read_arrays(path, *kinds, advice=ADVICE)
+        config, summary = header.model, to_builtins(header.summary)
+        with damage(path, ADVICE):
+            vocabulary = Vocabulary(header.vocabulary, header.unknown)
+        weights: Arrays = {name: arrays.pop(name) for name in weight_shapes(len(vocabulary), config)}
         if as_trained:
-            weights = tempered(weights, 1 / header["summary"].get("temperature", 1))
+            weights = tempered(weights, 1 / header.summary.get("temperature", 1))
         elif cls is not Checkpoint:
             weights, config = ready(weights, vocabulary), replace(config, output_rank=0)
-        return cls(weights=weights, vocabulary=vocabulary, config=config, summary=header["summary"], extra=arrays)
+        return cls(weights=weights, vocabulary=vocabulary, config=config, summary=summary, extra=arrays)
 
 
 def ready(weights: Arrays, vocabulary: Vocabulary) -> Arrays:
@@ -172,19 +249,9 @@ class Checkpoint(ModelFile):
 
 
 def write_arrays(path: Path, arrays: Arrays, header: Mapping[str, Any]) -> None:
-    """Write arrays and a JSON object as one safetensors file, by way of `write_beside`."""
+    """Write arrays and a JSON object as one file for `read_arrays`, by way of `write_beside`."""
+    from safetensors.numpy import save  # which only those wait for who write
+
     # One entry of sorted JSON, as safetensors keeps entries in no fixed order: equal contents are equal files.
-    metadata = {"chargen": json.dumps(header, sort_keys=True)}
-    write_beside(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata))
-
-
-def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Read what `write_arrays` wrote. Raises ChargenError if the file is missing, cut short, or not ours."""
-    try:
-        data = path.read_bytes()
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["chargen"]
-        return load(data), dict(json.loads(metadata))
-    except OSError as error:
-        raise ChargenError(f"{path} can't be read: {error.strerror}") from None
-    except (SafetensorError, ValueError, LookupError, TypeError):
-        raise ChargenError(f"{path} is cut short, or not a file of chargen's: nothing was read from it") from None
+    metadata = {"chargen": json.dumps({**UNSEALED, **header}, sort_keys=True)}
+    write_beside(path, seal(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)))

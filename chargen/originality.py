@@ -8,24 +8,42 @@ characters stands; longer ones are then compared at the few places that are left
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
+from chargen.arrays import Header, Shapes, read_arrays
 from chargen.corpus import Corpus
-from chargen.modelfile import read_arrays, write_arrays
+from chargen.modelfile import write_arrays
+from chargen.reading import JSON_BYTES, DamagedError, Sha256
 from chargen.vocabulary import Ids
 
 DEPTH = 32
 LENGTHS = (8, 16, 32)  # sequences whose share in the corpus is told
-FORMAT = 1
+FORMAT = 1  # of an index
 BLOCK = 2**14  # places of a text that are searched for at once: 30 MB of memory
 MOST = 200_000_000  # characters of a corpus that is searched: 11 GB
 
 Places = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class IndexHeader(Header):
+    """What an index says of itself."""
+
+    sha256: Sha256  # of the corpus
+
+    KIND: ClassVar[str] = "originality"
+    DTYPES: ClassVar[tuple[str, ...]] = ("U32",)
+
+    def check(self, shapes: Shapes) -> None:
+        """Raise DamagedError if this isn't one array of places."""
+        if shapes.keys() != {"places"} or len(shapes["places"]) != 1:
+            raise DamagedError("arrays: they are not an index")
 
 
 class Match(NamedTuple):
@@ -74,11 +92,12 @@ def _later(packed: npt.NDArray[np.uint64], by: int) -> npt.NDArray[np.uint64]:
 
 def index(corpus: Corpus, cache: Path) -> Places:
     """Return the corpus's index, from the file ``cache`` if it was made for this corpus, else made and put there."""
-    key = {"kind": "originality", "format": FORMAT, "sha256": corpus.sha256}
     with suppress(ChargenError):  # of a cache that is not there, or damaged: it is made anew
-        arrays, header = read_arrays(cache)
-        if header == key:
-            return arrays["places"]
+        most = JSON_BYTES + 4 * len(corpus.ids)
+        header, arrays = read_arrays(cache, IndexHeader, advice="delete it", most=most)
+        places = arrays["places"]
+        if header.sha256 == corpus.sha256 and len(places) == len(corpus.ids) and int(places.max()) < len(places):
+            return places
     if len(corpus.ids) > MOST:
         raise ChargenError(
             f"the text is too long to be searched for copies: {len(corpus.ids):,} characters, of which each takes 53 "
@@ -86,7 +105,8 @@ def index(corpus: Corpus, cache: Path) -> Places:
         )
     places = build(corpus.ids)
     with suppress(ChargenError):  # where nothing can be kept, it is made again the next time
-        write_arrays(cache, {"places": places}, key)
+        told = {"kind": IndexHeader.KIND, "format": FORMAT, "sha256": corpus.sha256}
+        write_arrays(cache, {"places": places}, told)
     return places
 
 

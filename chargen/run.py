@@ -15,21 +15,24 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypedDict
 
-import numpy as np
+from msgspec import Meta
 
 from chargen import ChargenError, disk
 from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.corpus import Advance, Corpus, cache_folder, opened, read
 from chargen.documents import STANDARD_INPUT, expanded
-from chargen.modelfile import Checkpoint, ModelFile, grown, read_arrays
+from chargen.modelfile import Checkpoint, ModelFile, grown
+from chargen.modelfile import Progress as Progress
+from chargen.reading import Amount, Count, DamagedError, Sha256, converted, damage, parsed, read_regular, shown
 from chargen.vocabulary import Vocabulary
 
 FORMAT = 1  # of config.json
 RUNS = Path("runs")
 CONFIG, MODEL, CHECKPOINT = "config.json", "model.safetensors", "checkpoint.safetensors"
 METRICS, CORPUS = "metrics.jsonl", "corpus"
+MEND = "mend it, or bring the file back"
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class RunConfig:
     model: ModelConfig
     train: TrainConfig
     execution: Execution
-    start: int  # the schedule of the learning rate goes from this step ..
-    stop: int | None  # .. to this one, where training ends; None until the machine's speed is known
+    start: Count  # the schedule of the learning rate goes from this step ..
+    stop: Count | None  # .. to this one, where training ends; None until the machine's speed is known
     files: tuple[str, ...]  # of the corpus, absolute; none is the bundled book
     name: str
-    characters: int
-    sha256: str
+    characters: Count
+    sha256: Sha256
     parent: str | None = None  # the model that this one was begun from, absolute ..
     known: Vocabulary | None = None  # .. and the characters that it knew, which are this run's too
 
@@ -54,48 +57,73 @@ class RunConfig:
         return {"format": FORMAT, **asdict(replace(self, known=None)), "known": known}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote. Raises KeyError, TypeError or ChargenError for anything else."""
-        if values["format"] != FORMAT:
-            raise ChargenError(f"it has format {values['format']}, this chargen reads format {FORMAT}")
-        return cls(
-            model=ModelConfig.from_json(values["model"]),
-            # Before files kept their borders, boilerplate was left out and validation had an end, that was so.
-            train=TrainConfig.from_json({"join": True, "keep_boilerplate": True, "held_out": None, **values["train"]}),
-            execution=Execution.from_json(values.get("execution", {})),
-            start=int(values["start"]),
-            stop=None if values["stop"] is None else int(values["stop"]),
-            files=tuple(map(str, values["files"])),
-            name=str(values["name"]),
-            characters=int(values["characters"]),
-            sha256=str(values["sha256"]),
-            parent=values.get("parent"),
-            known=Vocabulary(*values["known"]) if values.get("known") else None,
-        )
+    def from_json(cls, values: Any) -> Self:
+        """Read what `to_json` wrote. Raises DamagedError that names the field for anything else.
+
+        A field that is missing is refused, as its default need not be what the run began with, and so is one too many:
+        whoever wrote it meant something.
+        """
+        if (found := converted(values, _Formatted)["format"]) != FORMAT:
+            raise DamagedError(f"format: it is {found}, and this chargen reads {FORMAT}")
+        config = converted(values, cls, _vocabulary)
+        told, wanted = _names(values), _names(config.to_json())
+        for name in sorted(told ^ wanted):
+            raise DamagedError(f"{name}: it is missing" if name in wanted else f"{shown(name)}: there is no such field")
+        for reason in config._faults():
+            raise DamagedError(reason)
+        return config
+
+    def _faults(self) -> Iterator[str]:
+        """Yield what can't be in a run's configuration though each field by itself could."""
+        train = self.train
+        if [train.minutes, train.epochs, train.steps].count(None) != 2:
+            yield "train: not just one of minutes, epochs and steps is given"
+        if self.stop is None and train.minutes is None:
+            yield "stop: it is null, where no minutes are given"
+        if self.stop is not None and self.stop < self.start:
+            yield "stop: it is before the start"
+        if not _is_encoding(train.encoding):
+            yield "train.encoding: it is not a text encoding"
+        if any("\0" in path for path in (*self.files, train.cache or "", self.parent or "")):
+            yield "a path has a character that paths don't"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come: what a checkpoint keeps beside its arrays. Everything but the clock is exact."""
+class Record(TypedDict):
+    """A line of ``metrics.jsonl``: a validation."""
 
-    step: int = 0  # updates made; also the position in the streams
-    nats: float = 0.0  # summed since the last validation ..
-    characters: int = 0  # .. over so many characters ..
-    clock: float = 0.0  # .. in so many seconds
-    seconds: float = 0.0  # since the run began, without the time between a stop and its resumption
-    best: float | None = None  # nats per character of the best validation
-    worse: int = 0  # validations since the best
-    factor: float = 1.0  # of the learning rate: halved by each recovery
-    recoveries: int = 0
-    finished: bool = False
+    step: Annotated[int, Meta(ge=1, le=2**53)]
+    epoch: Amount
+    characters: Count
+    seconds: Amount
+    training_bpc: Amount
+    validation_bpc: Amount
+    temperature: Amount
+    learning_rate: Amount
+    characters_per_second: Count
 
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self:
-        """Return the progress that a checkpoint tells of. Raises ChargenError if it tells of none."""
-        try:
-            return cls(**checkpoint.summary["progress"])
-        except (LookupError, TypeError):
-            raise ChargenError("the checkpoint is damaged: it doesn't tell how far the run has come") from None
+
+class _Formatted(TypedDict):
+    format: Annotated[int, Meta(ge=0, le=2**31)]
+
+
+def _vocabulary(_: type, known: Any) -> Vocabulary:
+    try:
+        return Vocabulary(*converted(known, tuple[str, str | None]))
+    except DamagedError as error:
+        raise DamagedError(f"known: {error}") from None
+
+
+def _names(values: dict[str, Any]) -> set[str]:
+    """Return the names of an object's fields, and of the fields of those that are objects."""
+    inner = (f"{part}.{name}" for part, value in values.items() if isinstance(value, dict) for name in value)
+    return {*values, *inner}
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return bool("text".encode(name))
+    except (LookupError, ValueError):
+        return False
 
 
 class Run:
@@ -103,14 +131,12 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.config = RunConfig.from_json(json.loads(self.config_path.read_text("utf-8")))
-        except OSError as error:
-            raise ChargenError(f"{path} is not a run: {self.config_path}: {error.strerror}") from None
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise ChargenError(f"{self.config_path} is damaged, or not a file of chargen's") from None
-        except ChargenError as error:
-            raise ChargenError(f"{self.config_path}: {error}") from None
+        with damage(self.config_path, MEND):
+            try:
+                data = read_regular(self.config_path)
+            except OSError as error:
+                raise ChargenError(f"{path} is not a run: {self.config_path}: {error.strerror}") from None
+            self.config = RunConfig.from_json(parsed(data))
 
     @classmethod
     def create(cls, path: Path | None, config: RunConfig, corpus: Corpus, parent: ModelFile | None = None) -> Run:
@@ -181,35 +207,29 @@ class Run:
         """
         config = self.config
         if STANDARD_INPUT in config.files and not files:
-            corpus = self._kept_corpus()
+            advice = "bring it back, or train anew from the text"
+            corpus = opened(self.path / CORPUS, config.files, config.name, advice, mapped=True)
         else:
             cache = cache_folder(config.train)
             if cache is not None and cache.exists() and not os.access(cache, os.W_OK):
                 cache = None
-            missing = [f for f in files or config.files if f != STANDARD_INPUT and not expanded(f)[0].exists()]
+            # Path's exists raises for a name that no file can have.
+            missing = [f for f in files or config.files if f != STANDARD_INPUT and not os.path.exists(expanded(f)[0])]  # noqa: PTH110
             if missing:
                 raise ChargenError(
                     f"the text of this run, {missing[0]}, is gone: name where it is now, "
                     f"chargen train TEXT --resume {quote(str(self.path))}"
                 )
             corpus = read(files or config.files, config.train, config.known, cache, advance)
+        with damage(self.config_path, MEND):
+            if corpus.sha256 == config.sha256 and len(corpus.ids) != config.characters:
+                raise DamagedError(f"characters: the text has {len(corpus.ids):,}")
         if corpus.sha256 != config.sha256:
             raise ChargenError(
                 f"the text has changed since this run began ({config.characters:,} characters then, "
                 f"{len(corpus.ids):,} now): bring the old text back, or train on the new one without --resume"
             )
         return corpus
-
-    def _kept_corpus(self) -> Corpus:
-        config, older = self.config, self.path / "corpus.safetensors"  # before there were mapped ones
-        if not older.exists():
-            advice = "bring it back, or train anew from the text"
-            return opened(self.path / CORPUS, config.files, config.name, advice, mapped=True)
-        arrays, header = read_arrays(older)
-        if "ids" not in arrays or "vocabulary" not in header:
-            raise ChargenError(f"{older} is damaged: train again from the text")
-        vocabulary = Vocabulary(header["vocabulary"])
-        return Corpus(arrays["ids"], np.zeros(1, np.int64), vocabulary, config.files, config.name, config.sha256)
 
     @property
     def config_path(self) -> Path:
@@ -235,8 +255,15 @@ class Run:
                 )
             return None
         checkpoint = Checkpoint.read(self.checkpoint_path)
-        if (checkpoint.config, checkpoint.summary.get("sha256")) != (self.config.model, self.config.sha256):
+        config, step = self.config, Progress.of(checkpoint).step
+        if (checkpoint.config, checkpoint.summary["sha256"]) != (config.model, config.sha256):
             raise ChargenError(f"{self.checkpoint_path} is of another run: bring this run's own back, or train anew")
+        rows = len(checkpoint.extra["state/lstm_0/h"]) if checkpoint.extra else config.train.batch_size
+        with damage(self.config_path, MEND):
+            if rows != config.train.batch_size:
+                raise DamagedError(f"train.batch_size: the checkpoint has {rows:,} streams")
+            if not config.start <= step <= (step if config.stop is None else config.stop):
+                raise DamagedError(f"start, stop: the checkpoint, at step {step:,}, is not between them")
         return checkpoint
 
     def finished(self, progress: Progress) -> bool:
@@ -245,14 +272,21 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the records of the validations so far, oldest first."""
-        path = self.path / METRICS
-        try:
-            lines = path.read_text("utf-8").splitlines() if path.exists() else []
-            return [{**json.loads(line), "step": int(json.loads(line)["step"])} for line in lines]
-        except (ValueError, TypeError, LookupError):
-            raise ChargenError(
-                f"{path} is damaged: a line of it is no record of a validation; mend or remove that line"
-            ) from None
+        path, records, train = self.path / METRICS, list[dict[str, Any]](), self.config.train
+        with damage(path, "mend or remove that line"):
+            data = read_regular(path) if path.exists() else b""
+            for number, line in enumerate(data.splitlines(), 1):
+                try:
+                    record = parsed(line)
+                    converted(record, Record)
+                    if records and record["step"] <= records[-1]["step"]:
+                        raise DamagedError("step: it is not after that of the line before")
+                    if record["characters"] != record["step"] * train.batch_size * train.seq_length:
+                        raise DamagedError("characters: they are not those of so many steps by config.json")
+                except DamagedError as error:
+                    raise DamagedError(f"line {number}: {error}") from None
+                records.append(record)
+        return records
 
     def write_metrics(self, records: Iterable[dict[str, Any]]) -> None:
         """Replace the records of the validations."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
+from chargen.reading import DamagedError
 
 Ids = npt.NDArray[np.unsignedinteger]
 
@@ -33,19 +34,19 @@ class Vocabulary:
     ``unknown`` is the one that stands for characters that are too rare to be learnt, if there is one: it is read, and
     never written (see `modelfile.ready`).
 
-    Raises ChargenError if there are none, or if they are not distinct and in order.
+    Raises DamagedError if there are none, or if they are not distinct and in order.
     """
 
     def __init__(self, characters: str, unknown: str | None = None) -> None:
         self.characters, self.unknown = characters, unknown
         points = code_points(characters)
         if not len(points) or (points[1:] <= points[:-1]).any():
-            raise ChargenError("a vocabulary is at least one character, each once, in code-point order")
+            raise DamagedError("vocabulary: it is not at least one character, each once, in code-point order")
         self.dtype = np.min_scalar_type(len(points) - 1)  # uint8, uint16 or uint32
         self._points = points
         self._ids = {character: i for i, character in enumerate(characters)}
         if unknown is not None and unknown not in self._ids:
-            raise ChargenError("a vocabulary's unknown character is one of its own")
+            raise DamagedError("unknown: it is not one of the vocabulary's characters")
 
     @classmethod
     def of(cls, text: str) -> Vocabulary:

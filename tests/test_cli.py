@@ -4,14 +4,17 @@ import gzip
 import json
 import re
 import shutil
+from dataclasses import asdict
 
 import click
 import pytest
 
 from chargen import __version__
+from chargen.arrays import read_arrays
 from chargen.cli import main
+from chargen.clone import StateHeader
 from chargen.config import TrainConfig
-from chargen.modelfile import ModelFile, read_arrays, write_arrays
+from chargen.modelfile import ModelFile, write_arrays
 from chargen.run import Run, newest
 from tests.conftest import SMALL, contents
 from tests.conftest import invoke as run
@@ -378,7 +381,8 @@ def test_a_damaged_state_is_refused_with_one_line(trained, here):
     base = ["sample", "--model", trained, "--length", 5]
     assert run(*base, "--save-state", "state").exit_code == 0
     whole = (here / "state").read_bytes()
-    arrays, header = read_arrays(here / "state")
+    read, arrays = read_arrays(here / "state", StateHeader, advice="")
+    header = asdict(read)
     write_arrays(here / "rows", {name: array.repeat(3, 0) for name, array in arrays.items()}, header)
     write_arrays(here / "empty", {}, header)
     write_arrays(here / "generator", arrays, {**header, "generator": {"state": 1}})

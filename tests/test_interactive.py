@@ -50,8 +50,8 @@ def test_settings_change_and_everything_can_be_forgotten(conversation):
     [
         ("/nothing", "no command /nothing"),
         ("/temperature hot", "/temperature wants a number"),
-        ("/temperature -1", "temperature is -1.0, which is out of range"),
-        ("/temperature nan", "out of range"),
+        ("/temperature -1", "temperature: expected float >= 0.0"),
+        ("/temperature nan", "temperature: expected float >= 0.0"),
         ("/undo", "nothing to take back"),
         ("/save", "name a file"),
         ("/load none", "none can't be read"),

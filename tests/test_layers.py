@@ -13,7 +13,8 @@ PACKAGE = Path(chargen.__file__).parent
 
 # Lowest first: a module imports only modules that stand before it.
 ORDER = [
-    *("__init__", "process", "bits", "config", "vocabulary", "disk", "modelfile", "documents", "corpus", "streams"),
+    *("__init__", "process", "bits", "reading", "config", "vocabulary", "arrays", "disk", "modelfile"),
+    *("documents", "corpus", "streams"),
     *("run", "plan", "sampler", "generate", "clone", "pattern", "originality", "terminal"),
     *("showing", "interactive"),
     *("baseline", "surprisal", "plot"),

@@ -8,7 +8,6 @@ import pytest
 from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.corpus import read
-from chargen.modelfile import write_arrays
 from chargen.plan import plan
 from chargen.run import Progress, Run, find_model, newest
 
@@ -58,7 +57,7 @@ def test_a_damaged_configuration_is_refused(corpus, content):
 def test_a_configuration_of_another_format_is_refused_with_both_numbers(corpus):
     run = made(corpus)
     run.config_path.write_text(json.dumps({"format": 9}))
-    with pytest.raises(ChargenError, match="format 9, this chargen reads format 1"):
+    with pytest.raises(ChargenError, match="format: it is 9, and this chargen reads 1"):
         Run(run.path)
 
 
@@ -97,7 +96,11 @@ def test_a_run_without_a_model_says_how_to_get_one(corpus):
 
 def test_metrics_are_a_line_each(corpus):
     run = made(corpus)
-    records = [{"step": 1, "validation_bpc": 2.5}, {"step": 2, "validation_bpc": 2.0}]
+    window = run.config.train.batch_size * run.config.train.seq_length
+    rest = dict.fromkeys(
+        ("epoch", "seconds", "training_bpc", "temperature", "learning_rate", "characters_per_second"), 1
+    )
+    records = [{"step": n, "validation_bpc": 3 - n / 2, "characters": n * window, **rest} for n in (1, 2)]
     assert run.metrics() == []
     run.write_metrics(records)
     assert run.metrics() == records
@@ -110,26 +113,9 @@ def test_a_run_is_finished_until_a_new_schedule_starts_where_it_ended(corpus):
     assert run.finished(Progress(step=run.config.stop, finished=True))
 
 
-def test_a_run_of_before_texts_had_borders_reads_its_text_as_it_was_then(here, text):
-    """A configuration without the options of today: files were joined, and a tenth was for validation in any case."""
-    (here / "more.txt").write_text(text)
-    joined = read(["book.txt", "more.txt"], TrainConfig(join=True))
-    run = made(joined)
-    told = json.loads(run.config_path.read_text())
-    for name in ("join", "keep_boilerplate", "min_count", "cache", "held_out", "distribute"):
-        del told["train"][name]
-    for name in ("parent", "known"):
-        del told[name]
-    run.config_path.write_text(json.dumps(told))
-    older = Run(run.path)
-    assert older.corpus().sha256 == joined.sha256
-    assert older.config.train.held_out is None
-
-
-def test_a_text_from_standard_input_that_an_older_run_kept_is_found(corpus):
+def test_a_text_from_standard_input_is_kept_in_the_run(corpus):
     run = made(replace(corpus, files=("-",)))
+    assert (run.corpus().ids == corpus.ids).all()
     shutil.rmtree(run.path / "corpus")
     with pytest.raises(ChargenError, match="bring it back, or train anew"):
         run.corpus()
-    write_arrays(run.path / "corpus.safetensors", {"ids": corpus.ids}, {"vocabulary": corpus.vocabulary.characters})
-    assert (run.corpus().ids == corpus.ids).all()

@@ -325,10 +325,6 @@ def test_the_choice_is_a_function_of_processor_rows_and_threads(monkeypatch):
     assert chosen(monkeypatch, set(), batch_size=1, threads=4) == ("loop", "float32", 1, 4)
 
 
-def test_the_steps_of_a_run_from_before_are_onednn():
-    assert Execution.from_json({"unroll": "steps", "precision": "bfloat16"}) == ONEDNN16
-
-
 ASKING = """
 import itertools, json, sys, time
 import numpy as np

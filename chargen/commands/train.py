@@ -236,6 +236,7 @@ def decide(
         with reading() as advance:
             text = run.corpus(files, advance)
         config = plan.resume(run, text, training, asked, replicas)
+        run.metrics()  # damaged ones are told of before TensorFlow is waited for
         if files and STANDARD_INPUT not in files:
             config = replace(config, files=text.files)
         return Chosen(run, config, text, "")

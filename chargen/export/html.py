@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
+from chargen.arrays import Arrays
 from chargen.clone import Clone, Floats
 from chargen.export import Export
 from chargen.export.proof import GREEDY, LARGEST, Evidence, compare
 from chargen.generate import opening
-from chargen.modelfile import Arrays, weight_shapes
+from chargen.modelfile import weight_shapes
 from chargen.surprisal import MOST, colours
 from chargen.vocabulary import LOOKALIKES, Vocabulary
 
