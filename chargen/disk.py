@@ -64,10 +64,10 @@ def move(source: Path, target: Path, *, new: bool = False) -> None:
             os.link(source, target)  # which replaces nothing, as a rename would
             return
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in _NO_LINKS | {errno.EEXIST}:
                 raise
         if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+            raise _taken(target)
     with suppress(FileNotFoundError):
         before = target.lstat().st_mode
         if stat.S_ISREG(before):
@@ -76,7 +76,7 @@ def move(source: Path, target: Path, *, new: bool = False) -> None:
         _replace(source, target)
     except OSError as error:
         if new and error.errno in _TAKEN:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+            raise _taken(target) from None
         raise
 
 
@@ -158,6 +158,10 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
         yield held
     finally:
         os.close(opened)  # which unlocks it
+
+
+def _taken(path: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -7,15 +7,14 @@ import errno
 import io
 import json
 import os
-import secrets
 import sys
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from chargen import ChargenError
+from chargen import ChargenError, disk
 from chargen.bits import bits
 from chargen.generate import Piece
 from chargen.terminal import Clusters, shade, shown
@@ -189,28 +188,29 @@ def show(pieces: Iterator[Piece], writer: Plain | JsonLines | Reported) -> None:
 
 @contextmanager
 def kept(path: Path) -> Iterator[TextIO]:
-    """Open a text file that is named ``path`` when it is closed; until then it is another one beside it.
+    """Open a text file that is named ``path`` when it is closed; until then it is a temporary one beside it.
 
     Whatever ends the writing, what was written until then is kept. Where the disk is full a ChargenError says so.
     Nothing that has come to be at ``path`` meanwhile is replaced.
     """
-    beside = path.with_name(f".{secrets.token_hex(8)}.new")
-    try:
-        file = beside.open("x", encoding="utf-8", errors="replace", newline="\n")
-    except OSError as error:
-        raise ChargenError(f"{path} can't be written: {error.strerror}; name a file in another folder") from None
-    problem: OSError | None = None
-    try:
-        yield file
-    except OSError as error:
-        if error.errno == errno.EPIPE:  # that of a report, not the file's
-            raise
-        problem = error
-    finally:
-        problem = _close(file) or problem
-        if problem is not None:
-            _end_with_a_character(beside)
-        _name(beside, path)
+    with ExitStack() as stack:
+        try:
+            beside = stack.enter_context(disk.temporary(path.parent)) / "text"
+            file = beside.open("x", encoding="utf-8", errors="replace", newline="\n")
+        except OSError as error:
+            raise ChargenError(f"{path} can't be written: {error.strerror}; name a file in another folder") from None
+        problem: OSError | None = None
+        try:
+            yield file
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # that of a report, not the file's
+                raise
+            problem = error
+        finally:
+            problem = _close(file) or problem
+            if problem is not None:
+                _end_with_a_character(beside)
+            _name(beside, path)
     if problem is not None:
         raise ChargenError(
             f"{path} is cut short: {problem.strerror}; it holds the first {path.stat().st_size:,} bytes of what was "
@@ -244,14 +244,7 @@ def _end_with_a_character(path: Path) -> None:
 def _name(beside: Path, path: Path) -> None:
     """Give a file its name, if nothing has it."""
     try:
-        try:
-            path.hardlink_to(beside)  # which replaces nothing, as a rename might
-            beside.unlink()
-        except FileExistsError:
-            raise
-        except OSError:  # no such links on this disk
-            if path.exists():
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-            beside.rename(path)
+        disk.move(beside, path, new=True)
     except OSError as error:
+        disk.keep(beside.parent)
         raise ChargenError(f"{path} can't be written: {error.strerror}; what was drawn is in {beside}") from None

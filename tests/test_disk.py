@@ -593,18 +593,17 @@ def test_what_a_command_writes_has_ordinary_permissions_and_spares_the_users_hid
     assert names(here) == sorted([*before, name])
 
 
-def test_a_file_that_comes_while_a_text_is_drawn_is_left(here, copied, monkeypatch):
-    generate = sys.modules["chargen.generate"].generate
+@pytest.mark.usefixtures("copied")
+def test_a_file_that_comes_while_a_picture_is_drawn_is_left(here, monkeypatch):
+    def curves(*_):
+        (here / "curves.svg").write_text("mine")
+        return b"drawn"
 
-    def meanwhile(*arguments, **settings):
-        (here / "a.txt").write_text("mine")
-        return generate(*arguments, **settings)
-
-    monkeypatch.setattr("chargen.generate.generate", meanwhile)
-    result = invoke("sample", "--length", 20, "--output", "a.txt")
+    monkeypatch.setattr("chargen.plot.curves", curves)
+    result = invoke("plot", "runs/book", "--output", "curves.svg")
     assert result.exit_code == 1
-    assert "a.txt can't be written: File exists; what was drawn is in " in result.stderr
-    assert (here / "a.txt").read_text() == "mine"
+    assert "curves.svg exists and is left as it is" in result.stderr
+    assert (here / "curves.svg").read_text() == "mine"
 
 
 def failed_proof(*_):

@@ -21,6 +21,7 @@ from chargen.bits import bits
 from chargen.clone import Clone
 from chargen.commands import sample
 from chargen.config import ModelConfig, SampleConfig
+from chargen.disk import PREFIX
 from chargen.generate import LENGTH, SIGNAL, Piece, Until, batch_rows, generate, samples, seed_of
 from chargen.modelfile import ModelFile, weight_shapes
 from chargen.sampler import LONGEST, expression, filters, generators
@@ -314,12 +315,12 @@ def test_a_terminal_that_goes_away_leaves_the_file(model, here):
     words = ("sample", "--model", str(model), "--seed", "a", "--length", "100000000", "--output", "drawn")
     with subprocess.Popen(command(*words), cwd=here, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while not any(file.stat().st_size for file in here.glob(".*.new")) and time.monotonic() < deadline:
+        while not any(file.stat().st_size for file in here.glob(f"{PREFIX}*/text")) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGHUP)
         assert process.wait(60) == 128 + signal.SIGHUP
     assert (here / "drawn").read_text().startswith("a")
-    assert not list(here.glob(".*.new"))
+    assert not list(here.glob(f"{PREFIX}*"))
 
 
 def test_where_the_end_of_the_terminal_is_ignored_it_stays_so():
@@ -373,12 +374,12 @@ def test_a_file_that_came_meanwhile_is_left_and_the_text_too(here):
             (here / "drawn").write_text("mine")
             file.write("text")
 
-    with pytest.raises(ChargenError, match=r"File exists; what was drawn is in .*\.new") as error:
+    with pytest.raises(ChargenError, match="File exists; what was drawn is in ") as error:
         met()
     assert (here / "drawn").read_text() == "mine"
-    (ours,) = here.glob(".*.new")
+    (ours,) = here.glob(f"{PREFIX}*/text")
     assert ours.read_text() == "text"
-    assert ours.name in str(error.value)
+    assert ours.parent.name in str(error.value)
 
 
 def test_a_name_as_long_as_names_can_be_is_written(model, here):

@@ -196,10 +196,8 @@ def nothing_left(run: Run, path: Path) -> bool:
     checkpoint = run.checkpoint()
     if checkpoint is None or not run.finished(progress := Progress.of(checkpoint)):
         return False
-    again = f"chargen train --resume {quote(str(path))} --epochs 5"
-    click.echo(
-        f"{path} is finished, at step {progress.step:,}: there is nothing left to do; to train it further: {again}"
-    )
+    say(f"{path} is finished, at step {progress.step:,}: there is nothing left to do")
+    say(f"train it further with: chargen train --resume {quote(str(path))} --epochs 5", indent=None)
     return True
 
 
