@@ -32,12 +32,12 @@ from chargen.config import TrainConfig
 from chargen.disk import locked, move, sweep, temporary, write_beside
 from chargen.documents import BUNDLED, STANDARD_INPUT, NoTextError, Source, decode, sources, text
 from chargen.reading import Count, DamagedError, Sha256, converted, damage, open_regular, parsed, read_regular
-from chargen.vocabulary import CODE_POINTS, UNKNOWN, Ids, Vocabulary, code_points
+from chargen.vocabulary import CODE_POINTS, STAND_INS, Ids, Vocabulary, code_points
 
 VOICES = ("log", "letters", "manual")  # texts of three authors, beside the book
 FILES = IDS, STARTS, TOLD = "ids.npy", "starts.npy", "corpus.json"  # of a cached corpus
 COUNTED = 10_000  # characters of a block of those that are counted
-FORMAT = 1  # of a cached corpus: raised when the same files would give other ids
+FORMAT = 2  # of a cached corpus: raised when the same files would give other ids
 
 Starts = npt.NDArray[np.int64]
 Advance = Callable[[int], object]  # told how many more characters have been read
@@ -342,7 +342,9 @@ def _build(
         starts, notes = _spool_documents(spool, found, settings, advance)
         before = set(known.characters if known else "")
         rare = {c: n for c, n in spool.rarer(settings.min_count).items() if c not in before}
-        unknown = UNKNOWN if rare or (known and known.unknown) else None
+        unknown = known.unknown if known else None
+        if rare and unknown is None:
+            unknown = next(c for c in STAND_INS if ord(c) not in spool.points)
         characters = before | {*map(chr, spool.points)} - rare.keys() | {*(unknown or "")}
         if characters == {unknown}:
             raise ChargenError(f"no character occurs {settings.min_count:,} times: ask for a smaller --min-count")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import fnmatch
+import functools
 import glob
 import gzip
 import hashlib
@@ -15,7 +17,7 @@ import sys
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from itertools import chain
@@ -35,13 +37,17 @@ MARKS = (  # the longer first, as one begins with the other
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8"),
 )
-ADVICE = "name its encoding with --encoding, such as --encoding cp1252"
+MARK = "\ufeff"  # what a mark is as a character; where files were joined, it stands inside a text
+USUAL = ("utf-8", "cp1252", "latin-1")  # encodings that are advised, where they read the bytes
 
 # What stands around a book of Project Gutenberg: the lines of today, and those of the etexts before 2004.
 GUTENBERG = ("GUTENBERG", "Gutenberg")
 HEADER = 50_000  # characters within which a header ends
 LICENCE = 60_000  # characters of a licence, and of the header that may follow it, at the most
+MOST_MARKS = 30  # on a character, in the Stream-Safe Text Format of Unicode's Standard Annex 15
+MARKS_HELD = 1 << 16  # marks in a row that are held back to be composed as one
 LINES = 1_000  # characters that are held back, as a block may end within such lines
 _BOOK_STARTS = re.compile(
     r"^(?:\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG(?:[^*\n]*\n){0,3}?[^*\n]*\*\*\*|\*END[* ]*THE SMALL PRINT!)"
@@ -56,7 +62,7 @@ _BOOK_ENDS = re.compile(
 
 
 class NoTextError(ChargenError):
-    """A file is ``what``: empty or binary. In a folder it is passed over."""
+    """A file is ``what``: empty, binary, or in another encoding. In a folder it is left out, and named."""
 
     def __init__(self, what: str, message: str) -> None:
         super().__init__(message)
@@ -69,11 +75,12 @@ class Source:
 
     name: str  # for messages
     path: Any  # a Path, or what importlib.resources has in its place
-    found: bool = False  # in a folder, and not named: passed over where it is no text
+    found: bool = False  # in a folder, and not named: left out where it is no text
+    problem: str = ""  # that keeps it from being read, where that is known
 
     def stamp(self) -> tuple[int, ...]:
         """Return what changes with the file: size, time, place."""
-        if not isinstance(self.path, Path):  # inside an installed package
+        if not isinstance(self.path, Path):  # inside an installed package, or not readable
             return ()
         with _readable(self):
             told = self.path.stat()
@@ -81,6 +88,8 @@ class Source:
 
     def sha256(self) -> str:
         """Return the hash of the file's bytes: 1 GB takes 0.6 s on a processor with instructions for it."""
+        if self.problem:
+            return self.problem
         with _readable(self), self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -124,30 +133,73 @@ def _kept(name: str, opened: IO[bytes], path: Path) -> Source:
 
 
 def expanded(path: str) -> list[Path]:
-    """Return what a path or a pattern stands for, in order; the path itself if nothing has it."""
+    """Return what a path or a pattern stands for, in order, each once; the path itself if nothing has it."""
     if not glob.has_magic(path) or os.path.exists(path):  # noqa: PTH110  # Path's raises for a very long name
         return [Path(path)]
-    found = sorted(map(Path, glob.glob(path, recursive=True)))  # noqa: PTH207  # it may be absolute
-    if "**" in path:  # which finds folders, and what is in them
-        found = [one for one in found if not one.is_dir()]
+    parts = Path(path).parts
+    if "**" not in parts:
+        return _distinct(sorted(map(Path, glob.glob(path)))) or [Path(path)]  # noqa: PTH207  # it may be absolute
+    fixed = next(n for n, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    found = [one for one in _walk(root, []) if _matches(one.parts[len(root.parts) :], parts[fixed:])]
     return found or [Path(path)]
+
+
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether the names of a path match the parts of a pattern, of which ``**`` is any number of folders."""
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return (len(pattern) == 1 and bool(names)) or any(_matches(names[n:], pattern[1:]) for n in range(len(names)))
+    return bool(names) and fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _walk(folder: Path, problems: list[OSError]) -> list[Path]:
+    """Return the files in a folder and below it, in order, each once, without hidden ones and those of runs.
+
+    Links are followed, but into no folder twice. What can't be read is added to ``problems``.
+    """
+    found, entered = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=problems.append):
+        here = Path(parent)
+        identity = _identity(here)
+        # A folder of texts is often where runs are made; what they hold is no text, and changes.
+        if identity in entered or ("config.json" in names and _of_a_run(here / "config.json")):
+            folders.clear()
+            continue
+        entered.add(identity)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [here / name for name in names if not name.startswith(".")]
+    return _distinct(sorted(one for one in found if one.is_file()))
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    """Return paths without those of a file or folder that stands among them already, by another name or a link."""
+    first: dict[object, Path] = {}
+    for path in paths:
+        first.setdefault(_identity(path), path)
+    return list(first.values())
+
+
+def _identity(path: Path) -> object:
+    try:
+        told = path.stat()
+    except OSError:  # a link that leads nowhere
+        return path
+    return told.st_dev, told.st_ino
 
 
 def _files(path: Path) -> Iterator[Source]:
     if not path.is_dir():
         yield Source(str(path), path)
         return
-    files = sorted(f for f in path.rglob("*") if f.is_file())
-    # A folder of texts is often where runs are made; what they hold is no text, and changes.
-    runs = {file.parent for file in files if file.name == "config.json" and _of_a_run(file)}
-    seen = [
-        file
-        for file in files
-        if not any(part.startswith(".") for part in file.relative_to(path).parts) and not runs & {*file.parents}
-    ]
-    if not seen:
+    problems: list[OSError] = []
+    files = _walk(path, problems)
+    if not files:
         raise ChargenError(f"{path} holds no text files: name a folder with text in it, or the files themselves")
-    yield from (Source(str(file), file, found=True) for file in seen)
+    yield from (Source(str(file), file, found=True) for file in files)
+    for problem in problems:
+        yield Source(str(problem.filename), None, found=True, problem=f"not readable ({problem.strerror})")
 
 
 def _of_a_run(config: Path) -> bool:
@@ -157,12 +209,13 @@ def _of_a_run(config: Path) -> bool:
         return False
 
 
-def decode(data: bytes, source: str, encoding: str = "utf-8", advice: str = ADVICE) -> str:
+def decode(data: bytes, source: str, encoding: str = "utf-8", option: str | None = "--encoding") -> str:
     """Return the normalised text of a file's bytes: no byte-order mark, LF for CRLF and CR, composed (NFC).
 
-    Raises ChargenError that names ``source`` where there is none; ``advice`` is what to do about another encoding.
+    A file that begins with a mark is in the encoding of its mark. Raises ChargenError that names ``source`` where there
+    is no text; ``option`` is what the running command has to name an encoding, if it has one.
     """
-    return "".join(_composed(_decoded([data], source, encoding, advice)))
+    return "".join(_composed(_decoded([data], source, encoding, option)))
 
 
 def text(source: Source, encoding: str, left_out: list[int] | None) -> Iterator[str]:
@@ -172,11 +225,13 @@ def text(source: Source, encoding: str, left_out: list[int] | None) -> Iterator[
     None keeps them. Raises ChargenError for a file that can't be read, or is not in ``encoding``, NoTextError for one
     without text.
     """
+    if source.problem:
+        raise NoTextError(source.problem, f"{source.name} is {source.problem}")
     if Path(source.name).suffix.lower() == ".zst":
         _zstd(source.name)
     with _readable(source), _opened(source) as file:
         blocks = iter(lambda: file.read(BLOCK), b"")
-        decoded = _decoded(blocks, source.name, encoding, ADVICE)
+        decoded = _decoded(blocks, source.name, encoding, "--encoding")
         empty = True
         for part in filter(None, _composed(decoded if left_out is None else _books(decoded, left_out))):
             empty = False
@@ -221,7 +276,12 @@ def _zstd(name: str) -> Any:
     return zstd
 
 
-def _decoded(blocks: Iterable[bytes], source: str, encoding: str, advice: str) -> Iterator[str]:
+def _decoded(blocks: Iterable[bytes], source: str, encoding: str, option: str | None) -> Iterator[str]:
+    blocks = iter(blocks)
+    first = b""
+    while len(first) < 4 and (more := next(blocks, b"")):  # a mark has 4 bytes at the most
+        first += more
+    encoding = next((marked for mark, marked in MARKS if first.startswith(mark)), encoding)
     wide = len("\0".encode(encoding)) > 1
     try:
         decoder = codecs.getincrementaldecoder(encoding)()
@@ -229,37 +289,53 @@ def _decoded(blocks: Iterable[bytes], source: str, encoding: str, advice: str) -
         raise ChargenError(f"{encoding} can't be read piece by piece: convert {source} to utf-8") from None
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     read, begun = 0, False
-    for data in chain(blocks, [b""]):
-        if not read and not wide:
-            for mark, other in MARKS:
-                if data.startswith(mark):
-                    raise ChargenError(f"{source} begins like {other} text: read it with --encoding {other}")
+    for data in chain([first] * bool(first), blocks, [b""]):
         if not wide and (nul := data.find(b"\0")) >= 0:
-            raise NoTextError(
-                "binary", f"{source} is a binary file (a NUL byte at offset {read + nul}): give a text file"
-            )
+            raise NoTextError("binary", _binary(source, first, read + nul, option))
         read += len(data)
         try:
             characters = decoder.decode(data, not data)
-            if encoding != "utf-8":
+            if not encoding.startswith("utf-8"):
                 characters.encode("utf-8")  # which lone surrogates, that some encodings let through, can't be
         except UnicodeError as error:
             if not wide and any(b"\0" in more for more in blocks):
                 raise NoTextError("binary", f"{source} is a binary file: give a text file") from None
-            where = "it"
+            where, wrong = "it", b""
             if isinstance(error, UnicodeDecodeError):  # of what was left of the block before, and this one
-                where = f"byte 0x{error.object[error.start]:02x} at offset {read - len(error.object) + error.start}"
-            raise ChargenError(f"{source} is not {encoding}: {where} is out of place; {advice}") from None
+                wrong = error.object[error.start :]
+                where = f"byte 0x{wrong[0]:02x} at offset {read - len(error.object) + error.start}"
+            message = f"{source} is not {encoding}: {where} is out of place; {_advice(wrong, encoding, option)}"
+            raise NoTextError(f"not {encoding}", message) from None
         if "\0" in characters:
             raise NoTextError("binary", f"{source} is a binary file (it has NUL characters): give a text file")
-        characters = newlines.decode(characters, not data)
-        if not begun:
-            characters = characters.removeprefix("\ufeff")
+        characters = newlines.decode(characters, not data).replace(MARK, "")
         if characters:
             begun = True
             yield characters
     if not begun:
         raise NoTextError("empty", f"{source} is empty: give a file with text in it")
+
+
+def _binary(source: str, data: bytes, nul: int, option: str | None) -> str:
+    """Say that a file has a NUL byte, and what to do if it is UTF-16 without a mark: every second byte is NUL then."""
+    for encoding, place in (("utf-16-le", 1), ("utf-16-be", 0)):
+        if not len(data) % 2 and 2 * data[place::2].count(0) > len(data) // 2 > data[1 - place :: 2].count(0) == 0:
+            return f"{source} seems to be {encoding}: {_advised(encoding, option)}"
+    return f"{source} is a binary file (a NUL byte at offset {nul}): give a text file"
+
+
+def _advice(wrong: bytes, encoding: str, option: str | None) -> str:
+    """Say which other encoding reads the bytes from a wrong one on."""
+    for other in USUAL:
+        with suppress(UnicodeError):
+            wrong.decode(other)
+            if codecs.lookup(other) != codecs.lookup(encoding):
+                return _advised(other, option)
+    return _advised("latin-1", option)
+
+
+def _advised(encoding: str, option: str | None) -> str:
+    return f"{option} {encoding} would read it" if option else f"save it as UTF-8 (it may be {encoding})"
 
 
 def _composed(texts: Iterable[str]) -> Iterator[str]:
@@ -270,6 +346,8 @@ def _composed(texts: Iterable[str]) -> Iterator[str]:
         cut = len(held) - 1
         while cut > 0 and not _stands_alone(held[cut]):
             cut -= 1
+        if cut == 0 and len(held) > MARKS_HELD:
+            cut = len(held)
         if cut > 0:
             yield _nfc(held[:cut])
             held = held[cut:]
@@ -277,7 +355,21 @@ def _composed(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _nfc(text: str) -> str:
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _many_marks().sub(_ordered, text))
+
+
+@functools.cache
+def _many_marks() -> re.Pattern[str]:
+    """Return what matches more marks in a row than any language writes."""
+    marks = "".join(c for c in map(chr, range(0x300, 0x20000)) if unicodedata.combining(c))
+    return re.compile(f"[{marks}]{{{MOST_MARKS + 1},}}")
+
+
+def _ordered(marks: re.Match[str]) -> str:
+    """Return marks in their canonical order, as `unicodedata.normalize` does in quadratic time."""
+    return "".join(sorted("".join(unicodedata.normalize("NFD", c) for c in marks[0]), key=unicodedata.combining))
 
 
 def _stands_alone(character: str) -> bool:

@@ -17,6 +17,7 @@ Ids = npt.NDArray[np.unsignedinteger]
 
 CODE_POINTS = 0x110000
 UNKNOWN = "\ufffd"  # Unicode's replacement character: what characters become that are too rare to be learnt
+STAND_INS = (UNKNOWN, *map(chr, range(0xFDD0, 0xFDF0)))  # for a text that has the first: characters that are none
 
 # Characters that people and programs write for one another. An unknown one is replaced by the first known one of
 # its row, so that typed straight quotes find a book's curly ones as well as the other way round.

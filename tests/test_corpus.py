@@ -27,6 +27,11 @@ from chargen.vocabulary import Vocabulary
         (b"caf\xe9 \x93x\x94", "cp1252", "café “x”"),
         ("\ufeffab\r\n".encode("utf-16-le"), "utf-16", "ab\n"),
         ("\ufeffab".encode("utf-16-le"), "utf-16-le", "ab"),
+        *(
+            ("\ufeffäb".encode(e), "cp1252", "äb")
+            for e in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+        ),
+        ("\ufeffone\n\ufefftwo\n".encode(), "utf-8", "one\ntwo\n"),
     ],
 )
 def test_marks_line_ends_and_composition_are_normalised(data, encoding, text):
@@ -40,7 +45,11 @@ def test_marks_line_ends_and_composition_are_normalised(data, encoding, text):
         (b"\xef\xbb\xbf", "utf-8", "a file is empty"),
         (b"ab\0c", "utf-8", "a file is a binary file .*offset 2"),
         (b"abc\xe9d", "utf-8", "a file is not utf-8: byte 0xe9 at offset 3 .*--encoding"),
-        ("ab".encode("utf-16"), "utf-8", "--encoding utf-16"),
+        ("ab".encode("utf-16-le"), "utf-8", "seems to be utf-16-le: --encoding utf-16-le would read it"),
+        ("ab".encode("utf-16-be"), "utf-8", "seems to be utf-16-be: --encoding utf-16-be would read it"),
+        (b"abc\x81d", "cp1252", "a file is not cp1252: byte 0x81 at offset 3 .*--encoding latin-1 would read it"),
+        (b"abc\x93d", "utf-8", "--encoding cp1252 would read it"),
+        ("añb".encode(), "ascii", "--encoding utf-8 would read it"),
         ("a\0b".encode("utf-16"), "utf-16", "binary file"),
     ],
 )

@@ -33,7 +33,6 @@ from chargen.shell import Command, Stop, configured, options, read_file, refuse_
 INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
 BOOK_SEED = 100  # characters of a seed from the book
 NAMED = 8  # characters, at the most, that a message names
-SAVE_AS = "save it as UTF-8"
 ESCAPES = r"\n, \t, \\, \xXX, \uXXXX and \UXXXXXXXX"
 
 
@@ -216,7 +215,7 @@ def read_slots(path: str, separator: str, vocabulary: Vocabulary) -> Slots:
     from chargen.documents import decode
     from chargen.pattern import parse, refuse_unknown
 
-    slots = parse(decode(read_file(path), path, advice=SAVE_AS), path)
+    slots = parse(decode(read_file(path), path, option=None), path)
     refuse_unknown(vocabulary, slots, separator)
     return slots
 
@@ -326,7 +325,7 @@ def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, value
         from chargen.documents import decode
 
         data = read_file(values["seed_file"])
-        seed = decode(data, values["seed_file"], advice=SAVE_AS) if data else ""
+        seed = decode(data, values["seed_file"], option=None) if data else ""
     elif values["seed_from_book"] and book is not None:
         from chargen.originality import random_place
 
