@@ -186,8 +186,8 @@ def same_run(run: Run | None, folder: Path) -> tuple[Run, Path]:
     """
     if run is not None and whereabouts().workers == 1:
         return run, run.path
-    given = b"" if run is None else str(run.path).encode()
-    path = Path(share(given).decode())
+    given = b"" if run is None else os.fsencode(run.path)
+    path = Path(os.fsdecode(share(given)))
     kept = [f"{CORPUS}/{name}" for name in corpus.FILES]
     for name in (CONFIG, METRICS, CHECKPOINT, *kept):
         data = share(read_regular(run.path / name, FILE_BYTES) if run and (run.path / name).exists() else b"")

@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from chargen import ChargenError
+from chargen.terminal import escaped
 
 KINDS = ("svg", "png")  # the endings of a picture's name
 
@@ -34,7 +35,7 @@ def curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], kind: str) -> bytes
     """
     drawn = figure(11, 4.5)
     by_characters, by_minutes = drawn.subplots(1, 2, sharey=True)
-    for number, (name, metrics) in enumerate(runs):
+    for number, (_, metrics) in enumerate(runs):
         colour = f"C{number % 10}"
         for axes, xs in (
             (by_characters, [record["characters"] / 1e6 for record in metrics]),
@@ -42,13 +43,12 @@ def curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], kind: str) -> bytes
         ):
             marker = "o" if len(metrics) == 1 else None
             axes.plot(xs, [r["training_bpc"] for r in metrics], color=colour, linestyle=":", marker=marker)
-            best = min(r["validation_bpc"] for r in metrics)
             axes.plot(
                 xs,
                 [r["validation_bpc"] for r in metrics],
                 color=colour,
                 marker=marker,
-                label=f"{name}: {best:.3f} at best" if axes is by_characters else None,
+                label=str(number) if axes is by_characters else None,
             )
     for axes, unit in ((by_characters, "million characters read"), (by_minutes, "minutes")):
         axes.set_xlabel(unit)
@@ -57,5 +57,8 @@ def curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], kind: str) -> bytes
     last = max(metrics[-1]["training_bpc"] for _, metrics in runs)
     by_characters.set_ylim(low, min(high, max(1.6 * last, low + 0.5)))  # the first bits fall fast, and tell little
     by_characters.set_ylabel("bits per character (dotted: training)")
-    by_characters.legend()
+    # As they are: matplotlib leaves a label out that begins with _, and reads one between dollars as a formula.
+    for label, (name, metrics) in zip(by_characters.legend().get_texts(), runs, strict=True):
+        label.set_parse_math(False)
+        label.set_text(f"{escaped(name)}: {min(r['validation_bpc'] for r in metrics):.3f} at best")
     return saved(drawn, kind)

@@ -42,6 +42,8 @@ def say(text: str = "", *, indent: int | None = 2, err: bool = False) -> None:
     stream = sys.stderr if err else sys.stdout
     if err:
         text = "\n".join(map(_short, text.split("\n")))
+    if getattr(stream, "errors", None) == "strict":  # a stream that is not chargen's ends at a name that is not UTF-8
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     with suppress(*[OSError] * err):
         click.echo(fitted(text, stream, indent), stream, color=True)  # else click takes sequences out of it
 

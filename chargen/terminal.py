@@ -23,10 +23,13 @@ COMMANDING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069
 
 
 def shown(text: str, stream: TextIO) -> str:
-    """Return text as it may go to a stream: for a terminal, each character that would command it is an escape."""
-    if not is_terminal(stream):
-        return text
-    return COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # which JSON reads too
+    """Return text as it may go to a stream: `escaped` for a terminal."""
+    return escaped(text) if is_terminal(stream) else text
+
+
+def escaped(text: str) -> str:
+    """Return text with an escape, which JSON reads too, for each character that commands a terminal or is none."""
+    return COMMANDING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -1,6 +1,11 @@
 """What went wrong in training, and in what stands around it, with the values that are right."""
 
+import json
+import os
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +14,11 @@ from chargen import ChargenError
 from chargen.bench import Side, first_character_seconds
 from chargen.config import ModelConfig
 from chargen.modelfile import ModelFile, weight_shapes
+from chargen.plot import curves
 from chargen.vocabulary import Vocabulary
-from tests.conftest import invoke
+from tests.conftest import SMALL, invoke
 
+RECORDS = [{"characters": 1000, "seconds": 2.0, "training_bpc": 2.4, "validation_bpc": 2.5, "step": 1}]
 TALKATIVE = "import sys; sys.stderr.write('a warning\\n' * 100_000); sys.stderr.flush(); print({}, flush=True); input()"
 
 
@@ -53,6 +60,39 @@ def test_options_are_named_as_they_are_typed(here, arguments, options):
     assert done.exit_code == 2
     assert f" {options}" in done.stderr.splitlines()[-1]
     assert "_" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_a_picture_names_every_run_as_it_is_called(kind):
+    names = ["_x", r"$\foo$", "a$b$", "r\udcff", "e\x1b[0m", "_", "$$"]
+    drawn = curves([(name, RECORDS) for name in names], kind)
+    if kind == "svg":
+        told = re.findall(r"<!-- (.*): 2\.500 at best -->", drawn.decode())
+        assert told == ["_x", r"$\foo$", "a$b$", r"r\udcff", r"e\u001b[0m", "_", "$$"]
+
+
+def test_a_name_that_is_not_utf_8_is_written_into_no_artefact(trained, here):
+    run = Path(shutil.copytree(trained, Path(os.fsdecode(b"r\xff"))))
+    done = invoke("export", "--model", run, "--format", "numpy")
+    assert done.exit_code == 1
+    assert "is not UTF-8" in done.stderr
+    assert not (run / "exports").exists()
+    done = invoke("export", "--model", run, "--format", "numpy", "--output", "out")
+    assert done.exit_code == 0, done.stderr
+    (note,) = Path("out").glob("*.md")
+    assert r"A character model of r\udcff:" in note.read_text("utf-8")
+    done = invoke("plot", run, "--output", "curves.svg")
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_text_whose_name_is_not_utf_8_is_trained_on_and_scored(here, fake):
+    (here / "book.txt").rename(os.fsdecode(b"b\xff.txt"))
+    done = invoke("train", os.fsdecode(b"b\xff.txt"), *SMALL, "--steps", 20)
+    assert done.exit_code == 0, done.stderr
+    assert r"chargen sample --model 'runs/b\udcff'" in done.stdout
+    done = invoke("sample", "--model", os.fsdecode(b"runs/b\xff"), "--json", "--length", 5)
+    assert done.exit_code == 0, done.stderr
+    assert len(json.loads(done.stdout)["text"]) == 5
 
 
 @pytest.fixture

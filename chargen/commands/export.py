@@ -87,12 +87,20 @@ def export(
     from chargen.export.proof import Evidence
     from chargen.modelfile import ModelFile
     from chargen.run import CHECKPOINT, CONFIG, MODEL, find_model
+    from chargen.terminal import escaped
 
     path = Path(os.path.abspath(find_model(model)))  # noqa: PTH100  # a link keeps the name that people gave it
     file = ModelFile.read(path)
     title = path.parent.name if (path.parent / CONFIG).exists() and path.name in (MODEL, CHECKPOINT) else path.stem
     folder = output or (path.parent / "exports")
-    wanted = [exports.Export(file, title, name, numbers) for name, numbers in chosen.items()]
+    try:
+        str(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ChargenError(
+            f"{folder} is a name that is not UTF-8, by which other runtimes can't open a file: name another folder "
+            "with --output"
+        ) from None
+    wanted = [exports.Export(file, escaped(title), name, numbers) for name, numbers in chosen.items()]
     for one in wanted:  # what can be refused is refused before anything is written
         exports.check(one.format)
         exports.refuse([folder / one.filename, folder / f"{one.filename}.md"], force=force)
