@@ -44,8 +44,10 @@ USUAL = ("utf-8", "cp1252", "latin-1")  # encodings that are advised, where they
 
 # What stands around a book of Project Gutenberg: the lines of today, and those of the etexts before 2004.
 GUTENBERG = ("GUTENBERG", "Gutenberg")
+TITLE = 500  # characters at the beginning of a text in which a header names Project Gutenberg
 HEADER = 50_000  # characters within which a header ends
 LICENCE = 60_000  # characters of a licence, and of the header that may follow it, at the most
+LICENCE_GAP = 12  # lines of a licence in a row that say nothing by which it is known, at the most
 MOST_MARKS = 30  # on a character, in the Stream-Safe Text Format of Unicode's Standard Annex 15
 MARKS_HELD = 1 << 16  # marks in a row that are held back to be composed as one
 LINES = 1_000  # characters that are held back, as a block may end within such lines
@@ -58,6 +60,18 @@ _BOOK_ENDS = re.compile(
     r"^(?:\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG"
     r"|End of (?:[Tt]h(?:e|is) )?Project Gutenberg(?:'s| E[Tt]ext| EBook))",
     re.MULTILINE,
+)
+
+_SMALL_PRINT = re.compile(r"^\*+ ?START\*+ ?THE SMALL PRINT", re.MULTILINE)
+_HEADER_SAYS = re.compile(
+    r"[Tt]his e(?:Book|text) is for the use of|^(?:Title|Author|Release [Dd]ate|Language|Character set encoding):"
+    r"|information in this header|Copyright laws are changing",
+    re.MULTILINE,
+)
+_LICENCE_BEGINS = re.compile(r"General Terms of Use|Updated editions will replace|This file should be named")
+_LICENCE_SAYS = re.compile(
+    r"gutenberg|foundation|electronic work|terms of use|trademark|donat|e(?:book|text)|licen[cs]e|copyright|newsletter",
+    re.IGNORECASE,
 )
 
 
@@ -380,36 +394,80 @@ def _stands_alone(character: str) -> bool:
 
 
 def _books(texts: Iterable[str], left_out: list[int]) -> Iterator[str]:
-    """Leave out what stands before, between and after the books of Project Gutenberg in a text."""
-    held, inside, begun, dropped = "", True, False, 0
+    """Leave out what stands before, between and after the books of Project Gutenberg in a text.
+
+    Where it is in doubt whether that is a header or a licence, it stays.
+    """
+    held, inside, begun, named, dropped = "", True, False, False, 0
     for part in chain(texts, [""]):
         last = not part
         held += part
         if len(held) < HEADER and not last:
             continue
-        named = any(word in held for word in GUTENBERG)  # which is found at 5 GB/s, an expression at 0.1
-        while True:
-            starts = named and not (inside and begun) and _BOOK_STARTS.search(held, 0, HEADER if inside else len(held))
-            if starts:
-                dropped, held, inside = dropped + starts.end(), held[starts.end() :], True
+        told = any(word in held for word in GUTENBERG)  # which is found at 5 GB/s, an expression at 0.1
+        while told:
+            starts = _start(held, first=not begun) if not (inside and begun) else None
+            named = named or starts is not None or (not begun and _names_gutenberg(held))
             begun = True
-            ends = named and inside and _BOOK_ENDS.search(held)
-            if ends:
+            if starts is not None:
+                dropped, held, inside = dropped + starts, held[starts:], True
+            ends = _BOOK_ENDS.search(held) if inside else None
+            if ends and (named or _LICENCE_BEGINS.search(held, ends.end(), ends.end() + LINES)):
                 book = held[: ends.start()].rstrip() + "\n"
                 yield book
                 dropped, held, inside = dropped + ends.start() - len(book), held[ends.start() :], False
-            if not starts and not ends:
+            elif starts is None:
                 break
-        ready = len(held) if last else len(held) - LINES
-        if inside and ready:
-            yield held[:ready]
-        elif last:
-            dropped += ready
-        elif not inside:
-            if len(held) < LICENCE:  # what follows a book is its licence, or another book's header
+        begun = True
+        if not inside:
+            if len(held) < LICENCE and not last:  # what follows a book is its licence, or another book's header
                 continue
-            inside = True  # but not at such length: it is somebody's text
+            licence = _licence(held)
+            dropped, held, inside = dropped + licence, held[licence:], True
+        ready = len(held) if last else len(held) - LINES
+        if ready > 0:
             yield held[:ready]
-        held = held[ready:]
+            held = held[ready:]
     if dropped:
         left_out.append(dropped)
+
+
+def _names_gutenberg(text: str) -> bool:
+    return "project gutenberg" in text[:TITLE].lower()
+
+
+def _start(held: str, *, first: bool) -> int | None:
+    """Return where the book after a header begins; None if there is no header.
+
+    The ``first`` header of a text stands at its beginning. It names Project Gutenberg in its first lines, and is short
+    or says what headers say: somebody may quote its last line. That of an etext ends with the small print, if it does
+    not stand behind the text.
+    """
+    ends = _BOOK_STARTS.search(held, 0, HEADER if first else len(held))
+    if ends is None:
+        return None
+    header = held[: ends.start()]
+    if not first:
+        return ends.end()
+    small = _SMALL_PRINT.search(header)
+    if "SMALL PRINT" in ends[0]:
+        if small is None or len(held) - ends.end() < small.start():
+            return None
+        header = header[: small.start()]
+    short = len(header.strip()) < TITLE
+    return ends.end() if _names_gutenberg(held) and (short or _HEADER_SAYS.search(header)) else None
+
+
+def _licence(text: str) -> int:
+    """Return how many characters of a text, which begins where a book ends, are the end and the licence.
+
+    Those are the lines that say what a licence says, and what stands between two that are near each other.
+    """
+    end = place = others = 0
+    for line in text.splitlines(keepends=True):
+        place += len(line)
+        if _LICENCE_SAYS.search(line):
+            end, others = place, 0
+        elif (others := others + 1) > LICENCE_GAP:
+            break
+    return end

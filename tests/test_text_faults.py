@@ -38,6 +38,55 @@ def test_marks_without_end_take_time_in_proportion():
     assert MARKS_HELD < 320_000
 
 
+HEADER = (
+    "The Project Gutenberg EBook of Nights, by A. Nonymous\n\nThis eBook is for the use of anyone anywhere\n\n"
+    "Title: Nights\n\n*** START OF THIS PROJECT GUTENBERG EBOOK NIGHTS ***\n\n"
+)
+LICENCE = (
+    "*** END OF THIS PROJECT GUTENBERG EBOOK NIGHTS ***\n\nUpdated editions will replace the previous one.\n\n"
+    "Section 1.  General Terms of Use\n\n1.A.  By reading any part of this electronic work you agree.\n"
+)
+SMALL_PRINT = "***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ETEXTS**START***\nWhy?\n*END*THE SMALL PRINT!*END*\n"
+POEM = "Project Gutenberg Etext of A Poem\n\n" + "A line of a poem, and another one.\n" * 60
+QUOTED = "*** START OF THIS PROJECT GUTENBERG EBOOK NIGHTS ***\n"
+OWN = "These are my own words about it.\n\n" * 30
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Project Gutenberg\n\nmy whole text\n\n*END THE SMALL PRINT!\n",
+        POEM + SMALL_PRINT,
+        (POEM + SMALL_PRINT) * 2,
+        OWN + QUOTED + OWN,
+        "I read this at Project Gutenberg.\n" + OWN + QUOTED + OWN,
+        OWN + "End of Project Gutenberg's Nights\n" + OWN,
+        OWN + SMALL_PRINT + OWN,
+    ],
+)
+def test_what_may_be_no_header_and_no_licence_stays(tmp_path, text):
+    (tmp_path / "text").write_text(text)
+    corpus = read([str(tmp_path / "text")])
+    assert corpus.vocabulary.decode(corpus.ids) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (HEADER + OWN + LICENCE, OWN),
+        (OWN + LICENCE, OWN),
+        ((HEADER + OWN + LICENCE) * 2, OWN * 2),
+        (HEADER + OWN + LICENCE + "\n\n" + "My note.\n\n" * 20, OWN + "My note.\n\n" * 20),
+        ("The Project Gutenberg Etext of Nights\n" + SMALL_PRINT + OWN, OWN),
+    ],
+)
+def test_headers_and_licences_go_and_nothing_else_does(tmp_path, text, kept):
+    (tmp_path / "text").write_text(text)
+    corpus = read([str(tmp_path / "text")])
+    assert corpus.vocabulary.decode(corpus.ids).split() == kept.split()
+    assert any("are left out of" in note for note in corpus.notes)
+
+
 @pytest.fixture
 def library(tmp_path):
     """Two texts, the first of which has three names more; links in circles; and a folder elsewhere."""
