@@ -158,6 +158,11 @@ class TrainConfig(Config):
     min_count: int = option(
         1, "Characters that occur less often become one unknown character, which is never drawn.", minimum=1
     )
+    normalize: str = option(
+        "nfc",
+        "Unicode normalization of the text; none keeps its characters as they are.",
+        choices=("nfc", "none"),
+    )
     cache: str | None = option(
         None, "Folder where texts are kept as they are read, for all runs; the platform's for caches, if not given."
     )

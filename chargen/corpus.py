@@ -30,7 +30,7 @@ from chargen import ChargenError
 from chargen.arrays import UNSEALED, seal, sealed
 from chargen.config import TrainConfig
 from chargen.disk import locked, move, sweep, temporary, write_beside
-from chargen.documents import BUNDLED, STANDARD_INPUT, NoTextError, Source, decode, sources, text
+from chargen.documents import BUNDLED, STANDARD_INPUT, NoTextError, Reading, Source, decode, sources, text
 from chargen.reading import Count, DamagedError, Sha256, converted, damage, open_regular, parsed, read_regular
 from chargen.vocabulary import CODE_POINTS, STAND_INS, Ids, Vocabulary, code_points
 
@@ -277,6 +277,7 @@ def _key(found: Sequence[Source], settings: TrainConfig, known: Vocabulary | Non
         settings.join,
         settings.keep_boilerplate,
         settings.min_count,
+        settings.normalize,
         known and [known.characters, known.unknown],
     ]
     told = json.dumps([FORMAT, unicodedata.unidata_version, options, made_from])
@@ -387,12 +388,12 @@ def _spool_documents(
     """Add all documents to the spool; return where they start, and the notes."""
     starts: list[int] = []
     notes: list[str] = []
-    left_out: list[int] = []
+    reading = Reading(settings.encoding, settings.keep_boilerplate, settings.normalize)
     line_ended = True
     for source in found:
         mark, before, ended = spool.mark(), len(starts), line_ended
         try:
-            for part in text(source, settings.encoding, None if settings.keep_boilerplate else left_out):
+            for part in text(source, reading):
                 if len(starts) == before:
                     if not line_ended:
                         spool.add("\n")
@@ -410,9 +411,11 @@ def _spool_documents(
     if not spool.characters:
         folder = Path(found[0].name).parent
         raise ChargenError(f"{folder} holds no text files: name a folder with text in it, or the files themselves")
-    if left_out:
+    if left_out := reading.left_out:
         notes.append(
             f"Project Gutenberg's header and licence are left out of {len(left_out):,} "
             f"text{'s' * (len(left_out) > 1)}, {sum(left_out):,} characters: --keep-boilerplate keeps them"
         )
+    if reading.composed:
+        notes.append("some characters were composed or put in order (NFC): --normalize none keeps them as they are")
     return np.array(starts[:1] if settings.join else starts, np.int64), notes

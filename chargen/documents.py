@@ -18,7 +18,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -223,21 +223,31 @@ def _of_a_run(config: Path) -> bool:
         return False
 
 
+@dataclass
+class Reading:
+    """How documents are read, and what was found about them meanwhile."""
+
+    encoding: str = "utf-8"
+    keep_boilerplate: bool = False
+    normalize: str = "nfc"  # or none
+    left_out: list[int] = field(default_factory=list)  # characters of headers and licences, of each text with any
+    composed: bool = False  # some characters were not in NFC
+
+
 def decode(data: bytes, source: str, encoding: str = "utf-8", option: str | None = "--encoding") -> str:
     """Return the normalised text of a file's bytes: no byte-order mark, LF for CRLF and CR, composed (NFC).
 
     A file that begins with a mark is in the encoding of its mark. Raises ChargenError that names ``source`` where there
     is no text; ``option`` is what the running command has to name an encoding, if it has one.
     """
-    return "".join(_composed(_decoded([data], source, encoding, option)))
+    return "".join(_composed(_decoded([data], source, encoding, option), Reading()))
 
 
-def text(source: Source, encoding: str, left_out: list[int] | None) -> Iterator[str]:
-    """Yield a document's text in blocks, normalised as `decode` does.
+def text(source: Source, reading: Reading) -> Iterator[str]:
+    """Yield a document's text in blocks, normalised as `decode` does, if ``reading`` says so.
 
-    Project Gutenberg's header and licence are left out, and how many characters that were is appended to ``left_out``;
-    None keeps them. Raises ChargenError for a file that can't be read, or is not in ``encoding``, NoTextError for one
-    without text.
+    Project Gutenberg's header and licence are left out, unless they are to be kept. Raises ChargenError for a file that
+    can't be read, NoTextError for one that is no text, or in another encoding.
     """
     if source.problem:
         raise NoTextError(source.problem, f"{source.name} is {source.problem}")
@@ -245,9 +255,11 @@ def text(source: Source, encoding: str, left_out: list[int] | None) -> Iterator[
         _zstd(source.name)
     with _readable(source), _opened(source) as file:
         blocks = iter(lambda: file.read(BLOCK), b"")
-        decoded = _decoded(blocks, source.name, encoding, "--encoding")
+        parts = _decoded(blocks, source.name, reading.encoding, "--encoding")
+        parts = parts if reading.keep_boilerplate else _books(parts, reading.left_out)
+        parts = parts if reading.normalize == "none" else _composed(parts, reading)
         empty = True
-        for part in filter(None, _composed(decoded if left_out is None else _books(decoded, left_out))):
+        for part in filter(None, parts):
             empty = False
             yield part
         if empty:
@@ -352,7 +364,7 @@ def _advised(encoding: str, option: str | None) -> str:
     return f"{option} {encoding} would read it" if option else f"save it as UTF-8 (it may be {encoding})"
 
 
-def _composed(texts: Iterable[str]) -> Iterator[str]:
+def _composed(texts: Iterable[str], reading: Reading) -> Iterator[str]:
     """Compose the text (NFC), cutting it only before a character that nothing before it composes with."""
     held = ""
     for part in texts:
@@ -363,9 +375,11 @@ def _composed(texts: Iterable[str]) -> Iterator[str]:
         if cut == 0 and len(held) > MARKS_HELD:
             cut = len(held)
         if cut > 0:
-            yield _nfc(held[:cut])
-            held = held[cut:]
-    yield _nfc(held)
+            part, held = held[:cut], held[cut:]
+            yield (composed := _nfc(part))
+            reading.composed |= composed != part
+    yield (composed := _nfc(held))
+    reading.composed |= composed != held
 
 
 def _nfc(text: str) -> str:

@@ -29,7 +29,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import numpy as np
 from msgspec import Meta, to_builtins
@@ -96,6 +96,7 @@ class Summary(TypedDict, total=False):
     text: str  # its name
     characters: Count
     sha256: Sha256
+    normalize: Literal["none"]  # that its characters are as they were; else they are in NFC
     chargen: str  # the version that trained it
     step: Count
     validation_bpc: Amount

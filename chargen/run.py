@@ -227,7 +227,8 @@ class Run:
         if corpus.sha256 != config.sha256:
             raise ChargenError(
                 f"the text has changed since this run began ({config.characters:,} characters then, "
-                f"{len(corpus.ids):,} now): bring the old text back, or train on the new one without --resume"
+                f"{len(corpus.ids):,} now): bring the old text back, or begin a new run from this one's model with "
+                f"chargen train TEXT --from {quote(str(self.path))}"
             )
         return corpus
 

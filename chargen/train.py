@@ -161,6 +161,7 @@ def train(
     temperatures = TEMPERATURES if len(vocabulary) < LARGE else FEW_TEMPERATURES
     evaluate, gather = in_order(model, here, temperatures), gatherer()
     summary = {"text": config.name, "characters": config.characters, "sha256": config.sha256, "chargen": __version__}
+    summary |= {"normalize": "none"} if settings.normalize == "none" else {}
     window_size = streams.batch_size * streams.seq_length
 
     state, progress = spread(model.zero_state(rows.stop - rows.start)), Progress()

@@ -66,6 +66,10 @@ LARGEST_TABLE = 3
 # with 16 (medians of 11 and 10 pairs).
 LARGE_KERNEL, MANY_ROWS = 4 << 20, 32
 
+# Rows of a chain, at the least, where there are more than two. A step of 1 x 384 takes as long with 4 rows as with 1, and
+# 1.25 times as long with 8 (one thread, AMX: 11.6, 11.5 and 14.5 ms): the fewer rows, the more threads do the same.
+FEWEST_ROWS = 8
+
 compiled = tf.function(jit_compile=True, autograph=False)
 
 State = tuple[LayerState, ...]  # of L layers, the one nearest the input first; h and c are (B, H) float32
@@ -92,12 +96,14 @@ def choose(train: TrainConfig, replicas: int = 1) -> tuple[Execution, str]:
     fast_bfloat16 = multiplies_bfloat16()
     threads = train.threads or cores()
     if tf.config.list_physical_devices("GPU"):
-        return Execution(threads=threads), "a GPU computes Keras's layers by cuDNN"
+        ignored = ", in float32: bfloat16 is for processors" if train.precision == "bfloat16" else ""
+        return Execution(threads=threads), f"a GPU computes Keras's layers by cuDNN{ignored}"
     precision, reason = train.precision, "as asked"
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16 else "float32"
         reason = f"the processor has {'' if fast_bfloat16 else 'no '}bfloat16 products"
-    chains = max(1, min(threads, train.batch_size // replicas))
+    rows = train.batch_size // replicas
+    chains = max(1, min(threads, max(2, rows // FEWEST_ROWS), rows))
     onednn = fast_bfloat16 if precision == "bfloat16" else "avx512f" in processor_features()
     return Execution("onednn" if onednn else "loop", precision, chains, threads), reason
 

@@ -132,7 +132,7 @@ class Vocabulary:
         """
         repaired, skipped = [], []
         for character in self._composed(text):
-            known = next((c for c in _candidates(character) if c in self), None)
+            known = next((c for c in _candidates(character) if all(part in self for part in c)), None)
             if known is None:
                 skipped.append(character)
             else:
@@ -151,6 +151,7 @@ def _candidates(character: str) -> Iterator[str]:
         if character in row:
             yield from row
     yield character.swapcase()
+    yield unicodedata.normalize("NFD", character)  # for a vocabulary of a text that was not composed
 
 
 def name(characters: Iterator[str] | str) -> str:

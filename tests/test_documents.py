@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import ChargenError
-from chargen.documents import NoTextError, Source, decode, expanded, sources, text
+from chargen.documents import NoTextError, Reading, Source, decode, expanded, sources, text
 
 BOOK = "Chapter 1\n\nIt was a dark night.\n\n\n"
 TODAY = (
@@ -37,7 +37,11 @@ def block(request, monkeypatch):
 
 
 def read(path, encoding="utf-8", left_out=None):
-    return "".join(text(Source(str(path), path), encoding, left_out))
+    reading = Reading(encoding, keep_boilerplate=left_out is None, left_out=left_out or [])
+    found = "".join(text(Source(str(path), path), reading))
+    if left_out is not None:
+        left_out[:] = reading.left_out
+    return found
 
 
 @pytest.mark.usefixtures("block")
@@ -61,7 +65,9 @@ def test_composition_does_not_depend_on_where_blocks_end(characters, size):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("chargen.documents.BLOCK", size)
-        assert "".join(text(Source("text", Opened()), "utf-8", None)) == unicodedata.normalize("NFC", characters)
+        assert "".join(text(Source("text", Opened()), Reading(keep_boilerplate=True))) == unicodedata.normalize(
+            "NFC", characters
+        )
     assert decode(data, "text") == unicodedata.normalize("NFC", characters)
 
 

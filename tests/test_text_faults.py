@@ -169,3 +169,24 @@ def test_a_seed_file_is_read_by_its_mark_and_one_without_is_told_what_to_do(trai
     assert result.exit_code == 1
     assert "seed seems to be utf-16-le: save it as UTF-8" in result.stderr
     assert "--encoding" not in result.stderr
+
+
+def test_a_text_is_composed_and_told_so_unless_it_is_to_stay_as_it_is(fake, here):
+    words = "cafe\u0301 and \u05d1\u05bc\u05b7, "
+    (here / "text").write_text(words * 60, "utf-8")
+    composed = read(["text"])
+    assert composed.vocabulary.decode(composed.ids) == unicodedata.normalize("NFC", words) * 60
+    assert any("--normalize none keeps them" in note for note in composed.notes)
+    plain = read(["text"], TrainConfig(normalize="none"))
+    assert plain.vocabulary.decode(plain.ids) == words * 60
+    assert plain.notes == ()
+    sizes = ["--units", 4, "--batch-size", 2, "--seq-length", 8]
+    assert invoke("train", "text", *sizes, "--steps", 4, "--normalize", "none").exit_code == 0
+    assert invoke("train", "--resume", "--steps", 2).exit_code == 0
+    result = invoke("sample", "--seed", "caf\u00e9", "--stop", "\u00e9", "--length", 3)
+    assert (result.exit_code, result.stdout[:5]) == (0, "cafe\u0301")
+    assert "Warning" not in result.stderr
+    result = invoke("train", "--resume", "--normalize", "nfc")
+    assert "--normalize can't be changed on --resume" in result.stderr
+    (here / "new").write_text(words * 5, "utf-8")
+    assert invoke("eval", "new", "--json").stdout.count('"unknown_characters": 0')

@@ -325,6 +325,20 @@ def test_the_choice_is_a_function_of_processor_rows_and_threads(monkeypatch):
     assert chosen(monkeypatch, set(), batch_size=1, threads=4) == ("loop", "float32", 1, 4)
 
 
+@pytest.mark.parametrize(
+    ("threads", "rows", "chains"),
+    [(2, 64, 2), (2, 3, 2), (1, 64, 1), (8, 64, 8), (64, 64, 8), (64, 200, 25), (64, 1024, 64), (64, 12, 2)],
+)
+def test_a_chain_has_rows_enough_to_be_worth_a_thread(monkeypatch, threads, rows, chains):
+    assert chosen(monkeypatch, {"avx512f"}, batch_size=rows, threads=threads)[2:] == (chains, threads)
+
+
+def test_a_gpu_says_that_it_does_not_compute_in_bfloat16(monkeypatch):
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind])
+    assert choose(TrainConfig(precision="bfloat16"))[1].endswith("in float32: bfloat16 is for processors")
+    assert choose(TrainConfig(precision="auto"))[1].endswith("cuDNN")
+
+
 ASKING = """
 import itertools, json, sys, time
 import numpy as np

@@ -250,10 +250,11 @@ def advice(unknown: str, *, escapes: bool) -> str:
 
 
 def read_stop(vocabulary: Vocabulary, stop: str, *, escapes: bool) -> str:
-    """Return a stop text composed as books are (NFC); warn if it has characters that the model never writes."""
+    """Return a stop text as books have it, composed (NFC) or not; warn if the model never writes its characters."""
     from unicodedata import normalize
 
-    stop = normalize("NFC", stop)
+    forms = stop, normalize("NFC", stop), normalize("NFD", stop)
+    stop = next((form for form in forms if all(c in vocabulary for c in form)), forms[1])
     if unknown := "".join(c for c in dict.fromkeys(stop) if c not in vocabulary):
         hint = advice(unknown, escapes=escapes)
         shown = repr(stop if len(stop) < 40 else stop[:40] + "...")
