@@ -185,6 +185,25 @@ def _remove(folder: Path) -> None:
         folder.unlink()
 
 
+def documents(paths: Sequence[str], encoding: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the name and the whole text of each file that paths name, and notes on those that are no text.
+
+    Nothing is added to a text, and no boilerplate left out. Raises ChargenError as `read` does.
+    """
+    found, notes = list[tuple[str, str]](), list[str]()
+    with sources(paths) as files:
+        for source in files:
+            try:
+                found.append((source.name, "".join(text(source, encoding, None))))
+            except NoTextError as reason:
+                if not source.found:
+                    raise
+                notes.append(f"{source.name} is {reason.what}: left out")
+    if not found:
+        raise ChargenError(f"{paths[0]} holds no text files: name a folder with text in it, or the files themselves")
+    return found, notes
+
+
 def opened(
     folder: Path, files: tuple[str, ...], name: str, advice: str = "delete it, and it is made again", *, mapped: bool
 ) -> Corpus:

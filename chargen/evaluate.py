@@ -7,6 +7,7 @@ what all but the first of them cost a model, (N - 1,) float32, each given what w
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from math import exp
@@ -47,17 +48,18 @@ class Evaluation(Protocol):
 
 
 class Score(NamedTuple):
-    """What a text cost a model."""
+    """What a text cost a model, or several texts after each other."""
 
-    costs: npt.NDArray[np.float64]  # (N,) nats; of the first known character, which nothing is asked to predict, 0
+    costs: npt.NDArray[np.float64]  # (N,) nats; of a text's first known character, which nothing has to predict, 0
     unknown: str  # the characters that the model has no id for, each once; they are among the costs
     unknown_characters: int  # how many of the text's characters they are
     unknown_nats: float  # what they cost together
+    texts: int = 1
 
     @property
     def characters(self) -> int:
-        """How many characters were predicted: all but the first."""
-        return len(self.costs) - 1
+        """How many characters were predicted: all but the first of each text."""
+        return len(self.costs) - self.texts
 
     @property
     def nats_per_character(self) -> float:
@@ -85,10 +87,39 @@ def score(text: str, vocabulary: Vocabulary, evaluate: Evaluation, starts: Start
     ids, known = vocabulary.encode_known(text)
     if len(ids) < 2:
         raise ChargenError("the text is too short: it has fewer than two characters that the model knows")
-    costs = np.zeros(len(text))
     read = known | (vocabulary.unknown is not None)
     places: Starts = (np.cumsum(read) - read)[starts]
-    costs[read] = np.concatenate([[0], evaluate(ids, places[places < len(ids)])])
+    return _score(text, vocabulary, known, np.concatenate([[0], evaluate(ids, places[places < len(ids)])]))
+
+
+def score_each(texts: Sequence[str], vocabulary: Vocabulary, evaluate: Evaluation) -> list[Score]:
+    """Return what each of several texts costs, as `score` does: they are documents of one evaluation, in their order.
+
+    Each has two characters at least that are known.
+    """
+    encoded = [vocabulary.encode_known(text) for text in texts]
+    starts = np.cumsum([len(ids) for ids, _ in encoded])[:-1]
+    costs = np.concatenate([[0], evaluate(np.concatenate([ids for ids, _ in encoded]), starts)])
+    costs[starts] = 0
+    parts = zip(texts, encoded, np.split(costs, starts), strict=True)
+    return [_score(text, vocabulary, known, own) for text, (_, known), own in parts]
+
+
+def together(scores: Sequence[Score]) -> Score:
+    """Return the scores of several texts as one."""
+    return Score(
+        np.concatenate([score.costs for score in scores]),
+        "".join(dict.fromkeys("".join(score.unknown for score in scores))),
+        sum(score.unknown_characters for score in scores),
+        sum(score.unknown_nats for score in scores),
+        sum(score.texts for score in scores),
+    )
+
+
+def _score(text: str, vocabulary: Vocabulary, known: npt.NDArray[np.bool_], read: npt.NDArray[Any]) -> Score:
+    """Return the score of a text whose characters are ``known`` or not, of which those that are read cost ``read``."""
+    costs = np.zeros(len(text))
+    costs[known | (vocabulary.unknown is not None)] = read
     count = int((~known).sum())
     escape = vocabulary.escape_nats(count, len(text))
     costs[~known] = escape / max(count, 1)
@@ -155,21 +186,26 @@ def _rows(characters: int) -> tuple[int, int, int]:
 def in_windows(model: CharLM) -> Evaluation:
     """Return the evaluation that knows at most 256 characters, as nanoGPT's does: every window from a zero state.
 
-    Where documents start doesn't count, as it doesn't there.
+    Each document begins with a window of its own.
     """
     window = _window(model)
 
     def evaluate(ids: Ids, starts: Starts = NO_STARTS) -> Costs:
         characters = len(ids) - 1
-        rows = min(ROWS, -(-characters // CONTEXT))
-        costs = np.zeros(-(-characters // (rows * CONTEXT)) * rows * CONTEXT, np.float32)
-        for start in range(0, len(costs), rows * CONTEXT):
-            at = start + np.arange(rows)[:, None] * CONTEXT + np.arange(CONTEXT)
+        borders = itertools.pairwise([0, *starts[starts < characters].tolist(), characters])
+        first = np.concatenate([np.arange(start, end, CONTEXT) for start, end in borders])  # of each window
+        end = np.minimum(first + CONTEXT, [*first[1:], characters])
+        rows, costs = min(ROWS, len(first)), np.zeros(characters, np.float32)
+        for number in range(0, len(first), rows):
+            # The last windows are read more than once, so that there are as many in each turn.
+            own = np.minimum(np.arange(number, number + rows), len(first) - 1)
+            at = first[own, None] + np.arange(CONTEXT)
             inside = np.minimum(at, characters - 1)
-            begins = np.ones(rows, bool)
             x, y = ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32)
-            costs[at], _ = window(x, y, begins, model.zero_state(rows))
-        return costs[:characters]
+            nats, _ = window(x, y, np.ones(rows, bool), model.zero_state(rows))
+            counted = at < end[own, None]
+            costs[at[counted]] = np.asarray(nats)[counted]
+        return costs
 
     return evaluate
 

@@ -63,7 +63,7 @@ def test_the_table_names_unknown_characters_and_the_text_is_shown_whole(trained,
         (["--surprisal", "--json"], "--surprisal", 2),
         (["--baseline", "xz", "--split", "training"], "--baseline", 2),
         (["empty.txt"], "empty.txt is empty", 1),
-        (["unknown.txt"], "fewer than two characters that the model knows", 1),
+        (["unknown.txt"], "unknown.txt has fewer than two characters that the model knows", 1),
         (["book.txt", "--html", "none/page.html"], "there is no folder", 1),
     ],
 )

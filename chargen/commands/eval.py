@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from math import exp
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from chargen import process
+from chargen import ChargenError, process
 from chargen.bits import bits
 from chargen.shell import Command, Encoding, Texts, quiet, refuse_output, run_of, say
 
 if TYPE_CHECKING:
     from chargen.corpus import Starts
-    from chargen.evaluate import Score
+    from chargen.evaluate import Evaluation, Score
+    from chargen.vocabulary import Vocabulary
 
 SPLITS = ("validation", "training")
 
@@ -82,9 +83,13 @@ def evaluate(
     from chargen.run import open_model
 
     file = open_model(model)
-    name, text, starts, training = read_texts(files, model, split or "validation", encoding, both=baseline is not None)
+    training, read = "", None
+    if baseline or not files:
+        training, read = own_text(model, split or "validation", both=baseline is not None)
+    if files or read is None:
+        read = given_texts(files, encoding, file.vocabulary)
     if sys.stderr.isatty():
-        say(f"reading {len(text):,} characters ...", err=True)
+        say(f"reading {len(read.text):,} characters ...", err=True)
     with quiet():
         from chargen import evaluate as protocols
         from chargen.config import TrainConfig
@@ -96,69 +101,119 @@ def evaluate(
         if process.owned():
             own_process(execution)
         lm = CharLM.of(file, execution)
-        result = protocols.score(text, file.vocabulary, protocols.PROTOCOLS[protocol](lm), starts)
-        adapted = protocols.score(text, file.vocabulary, protocols.dynamic(lm), starts) if dynamic else None
-    figures: dict[str, Any] = {**result.to_json(), "protocol": protocol}
-    if adapted is not None:
-        figures["dynamic"] = adapted.to_json()
+        scores = {protocol: read.score(file.vocabulary, protocols.PROTOCOLS[protocol](lm))}
+        if dynamic:
+            scores["dynamic"] = read.score(file.vocabulary, protocols.dynamic(lm))
+    figures = told(read, scores)
     if baseline is not None:
         from chargen.baseline import bits_per_character
 
-        figures["baseline"] = {"compressor": baseline, "bpc": bits_per_character(baseline, training, text)}
+        figures["baseline"] = {"compressor": baseline, "bpc": bits_per_character(baseline, training, read.text)}
+    whole = protocols.together(scores[protocol])
     if as_json:
         click.echo(json.dumps(figures))
     else:
-        tell(name, figures, result, adapted)
+        tell(read, figures, whole)
     if html is not None:
-        write_page(html, name, text, result)
+        write_page(html, read.name, read.text, whole)
     if surprisal:
-        show(text, result)
+        show(read.text, whole)
 
 
-def read_texts(
-    files: tuple[str, ...], model: Path | None, split: str, encoding: str, *, both: bool
-) -> tuple[str, str, Starts, str]:
-    """Return the text to score, its name, its characters and where its documents start, and the training text.
+class Read(NamedTuple):
+    """What is to be scored."""
 
-    The last is empty unless ``both`` are wanted.
-    """
-    from chargen import corpus
-    from chargen.config import TrainConfig
+    name: str
+    texts: tuple[str, ...]
+    files: tuple[str, ...] = ()  # the names of the texts, if they were given as files
+    starts: Starts | None = None  # where documents start in the only text, if it is a run's own
 
-    training = ""
-    if both or not files:
-        run = run_of(model)
-        own = run.corpus()
-        split_in = own.split(run.config.train.validation, run.config.train.held_out)
-        parts = dict(zip(("training", "validation"), split_in, strict=True))
-        training = own.vocabulary.decode(parts["training"].ids) if both else ""
-        if not files:
-            part = parts[split]
-            return f"{own.name}, its part for {split}", own.vocabulary.decode(part.ids), part.starts, training
-    # Nothing is left out of a text that is to be scored.
-    read = corpus.read(files, TrainConfig(encoding=encoding, keep_boilerplate=True))
-    for note in read.notes:
+    @property
+    def text(self) -> str:
+        """All texts, one after the other."""
+        return "".join(self.texts)
+
+    def score(self, vocabulary: Vocabulary, evaluation: Evaluation) -> list[Score]:
+        """Return what each text costs."""
+        from chargen.evaluate import score, score_each
+
+        if self.starts is not None:
+            return [score(self.text, vocabulary, evaluation, self.starts)]
+        return score_each(self.texts, vocabulary, evaluation)
+
+
+def own_text(model: Path | None, split: str, *, both: bool) -> tuple[str, Read]:
+    """Return the text that a model's run was trained on, empty unless ``both`` are wanted, and a part to be scored."""
+    run = run_of(model)
+    corpus = run.corpus()
+    parts = corpus.split(run.config.train.validation, run.config.train.held_out)
+    training, part = corpus.vocabulary.decode(parts[0].ids) if both else "", parts[split == "validation"]
+    name = f"{corpus.name}, its part for {split}"
+    return training, Read(name, (corpus.vocabulary.decode(part.ids),), starts=part.starts)
+
+
+def given_texts(files: tuple[str, ...], encoding: str, vocabulary: Vocabulary) -> Read:
+    """Return the texts of files; say which are left out as they are no text, or have nothing to be predicted."""
+    from chargen.corpus import documents
+
+    found, notes = documents(files, encoding)
+    unknown = "has fewer than two characters that the model knows"
+    enough = [len(vocabulary.encode_known(text)[0]) > 1 for _, text in found]
+    if not any(enough):
+        raise ChargenError(f"{found[0][0]} {unknown}: give a longer text")
+    for note in (
+        *notes,
+        *(f"{found[n][0]} {unknown}: left out" for n, is_enough in enumerate(enough) if not is_enough),
+    ):
         say(note, err=True)
-    return ", ".join(Path(file).name for file in files), read.vocabulary.decode(read.ids), read.starts[1:], training
+    files, texts = zip(*compress(found, enough), strict=True)
+    name = ", ".join(Path(file).name for file in files) if len(files) <= FEW else f"{len(files):,} files"
+    return Read(name, texts, files)
 
 
-def tell(name: str, figures: dict[str, Any], result: Score, adapted: Score | None) -> None:
+def told(read: Read, scores: dict[str, list[Score]]) -> dict[str, Any]:
+    """Return the figures of all texts together and, if they are files, of each, as a JSON object."""
+    from chargen.evaluate import together
+
+    protocol = next(iter(scores))
+
+    def figures(own: dict[str, Score]) -> dict[str, Any]:
+        adapted = {name: score.to_json() for name, score in own.items() if name != protocol}
+        return {**own[protocol].to_json(), **adapted}
+
+    result = {**figures({name: together(each) for name, each in scores.items()}), "protocol": protocol}
+    if read.files:
+        each = ({name: own[number] for name, own in scores.items()} for number in range(len(read.files)))
+        result["files"] = [{"file": name, **figures(own)} for name, own in zip(read.files, each, strict=True)]
+    return result
+
+
+LABELS = {"stream": "in order", "nanogpt": "in windows of 256", "dynamic": "dynamic"}
+FEW = 3  # files that are named in a title
+
+
+def tell(read: Read, figures: dict[str, Any], whole: Score) -> None:
     """Write the figures as a table."""
     from chargen.vocabulary import name as named
 
-    label = {"stream": "in order", "nanogpt": "in windows of 256"}[figures["protocol"]]
-    rows = [(label, result.nats_per_character)]
-    if adapted is not None:
-        rows.append(("dynamic", adapted.nats_per_character))
-    say(f"{name}: {result.characters:,} characters predicted\n\n{'':20}nats/character     bpc   perplexity")
-    for row, nats in rows:
-        say(f"{row:20}{nats:14.4f}{bits(nats):8.3f}{exp(nats):13.3f}")
+    def line(row: dict[str, Any]) -> str:
+        return f"{row['nats_per_character']:14.4f}{row['bpc']:8.3f}{row['perplexity']:13.3f}"
+
+    heading = "nats/character     bpc   perplexity"
+    say(f"{read.name}: {whole.characters:,} characters predicted\n\n{'':20}{heading}")
+    say(f"{LABELS[figures['protocol']]:20}{line(figures)}")
+    if "dynamic" in figures:
+        say(f"{LABELS['dynamic']:20}{line(figures['dynamic'])}")
     if "baseline" in figures:
         say(f"{figures['baseline']['compressor']:20}{'':14}{figures['baseline']['bpc']:8.3f}")
-    if result.unknown:
-        price = bits(result.unknown_nats / result.unknown_characters)
-        times = f"{result.unknown_characters:,} times at {price:.1f} bits"
-        say(f"\nnot known to the model, {times}: {named(result.unknown)}")
+    if len(read.files) > 1:
+        say(f"\n{heading}   characters   file")
+        for row in figures["files"]:
+            say(f"{line(row)}{row['characters']:13,}   {row['file']}", indent=51)
+    if whole.unknown:
+        price = bits(whole.unknown_nats / whole.unknown_characters)
+        times = f"{whole.unknown_characters:,} times at {price:.1f} bits"
+        say(f"\nnot known to the model, {times}: {named(whole.unknown)}")
 
 
 def clusters(text: str, result: Score) -> list[tuple[str, float]]:
