@@ -185,16 +185,17 @@ def _remove(folder: Path) -> None:
         folder.unlink()
 
 
-def documents(paths: Sequence[str], encoding: str) -> tuple[list[tuple[str, str]], list[str]]:
+def documents(paths: Sequence[str], encoding: str, normalize: str) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the name and the whole text of each file that paths name, and notes on those that are no text.
 
     Nothing is added to a text, and no boilerplate left out. Raises ChargenError as `read` does.
     """
     found, notes = list[tuple[str, str]](), list[str]()
+    reading = Reading(encoding, keep_boilerplate=True, normalize=normalize)
     with sources(paths) as files:
         for source in files:
             try:
-                found.append((source.name, "".join(text(source, encoding, None))))
+                found.append((source.name, "".join(text(source, reading))))
             except NoTextError as reason:
                 if not source.found:
                     raise

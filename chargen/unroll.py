@@ -66,8 +66,8 @@ LARGEST_TABLE = 3
 # with 16 (medians of 11 and 10 pairs).
 LARGE_KERNEL, MANY_ROWS = 4 << 20, 32
 
-# Rows of a chain, at the least, where there are more than two. A step of 1 x 384 takes as long with 4 rows as with 1, and
-# 1.25 times as long with 8 (one thread, AMX: 11.6, 11.5 and 14.5 ms): the fewer rows, the more threads do the same.
+# The fewest rows of a chain where there are more than two chains. A step of 1 x 384 takes 11.5 ms with 1 row, 11.6 with
+# 4, 14.5 with 8 and 20.3 with 16 (one thread, AMX): with fewer rows, more threads gain little.
 FEWEST_ROWS = 8
 
 compiled = tf.function(jit_compile=True, autograph=False)

@@ -17,6 +17,7 @@ from chargen.shell import Command, Encoding, Texts, quiet, refuse_output, run_of
 if TYPE_CHECKING:
     from chargen.corpus import Starts
     from chargen.evaluate import Evaluation, Score
+    from chargen.modelfile import ModelFile
     from chargen.vocabulary import Vocabulary
 
 SPLITS = ("validation", "training")
@@ -87,7 +88,7 @@ def evaluate(
     if baseline or not files:
         training, read = own_text(model, split or "validation", both=baseline is not None)
     if files or read is None:
-        read = given_texts(files, encoding, file.vocabulary)
+        read = given_texts(files, encoding, file)
     if sys.stderr.isatty():
         say(f"reading {len(read.text):,} characters ...", err=True)
     with quiet():
@@ -152,13 +153,13 @@ def own_text(model: Path | None, split: str, *, both: bool) -> tuple[str, Read]:
     return training, Read(name, (corpus.vocabulary.decode(part.ids),), starts=part.starts)
 
 
-def given_texts(files: tuple[str, ...], encoding: str, vocabulary: Vocabulary) -> Read:
+def given_texts(files: tuple[str, ...], encoding: str, model: ModelFile) -> Read:
     """Return the texts of files; say which are left out as they are no text, or have nothing to be predicted."""
     from chargen.corpus import documents
 
-    found, notes = documents(files, encoding)
+    found, notes = documents(files, encoding, model.summary.get("normalize", "nfc"))
     unknown = "has fewer than two characters that the model knows"
-    enough = [len(vocabulary.encode_known(text)[0]) > 1 for _, text in found]
+    enough = [len(model.vocabulary.encode_known(text)[0]) > 1 for _, text in found]
     if not any(enough):
         raise ChargenError(f"{found[0][0]} {unknown}: give a longer text")
     for note in (
