@@ -165,7 +165,7 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
         return not names
     if pattern[0] == "**":
         return (len(pattern) == 1 and bool(names)) or any(_matches(names[n:], pattern[1:]) for n in range(len(names)))
-    return bool(names) and fnmatch.fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+    return bool(names) and fnmatch.fnmatch(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
 def _walk(folder: Path, problems: list[OSError]) -> list[Path]:
@@ -383,7 +383,7 @@ def _composed(texts: Iterable[str], reading: Reading) -> Iterator[str]:
 
 
 def _nfc(text: str) -> str:
-    if text.isascii():
+    if text.isascii() or unicodedata.is_normalized("NFC", text):
         return text
     return unicodedata.normalize("NFC", _many_marks().sub(_ordered, text))
 

@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,9 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # Texts are kept where the platform keeps caches, which is not for tests to fill.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="chargen-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+# A shell starts what is to run in the background with Ctrl-C ignored, which commands under test would inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A test process for each core: each does with one.
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
