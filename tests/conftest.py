@@ -29,6 +29,14 @@ for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_T
 from chargen.cli import main  # noqa: E402  - after the environment
 from chargen.disk import locked  # noqa: E402
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run a test process for each core, unless -n asks for another number or pytest-xdist is left out."""
+    if getattr(config.option, "numprocesses", 0) is None and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.option.numprocesses, config.option.dist = "auto", "loadgroup"
+
+
 SMALL = ["--units", "12", "--embedding", "6", "--batch-size", "4", "--seq-length", "8"]
 HANG = 1200  # seconds after which a process hangs; it is ten times what a slow day needs
 WORDS = [
