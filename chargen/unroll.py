@@ -66,10 +66,8 @@ LARGEST_TABLE = 3
 # with 16 (medians of 11 and 10 pairs).
 LARGE_KERNEL, MANY_ROWS = 4 << 20, 32
 
-# The fewest rows of a chain where there are more than two chains. A step of 1 x 384 with 16, 8, 4 and 2 rows takes 16.7,
-# 12.5, 10.1 and 9.6 ms in bfloat16, 45, 26, 23 and 16 ms in float32 (one thread, AMX), and to sum one more chain's
-# gradients takes 0.2 ms. So of 64 rows, 16 chains of 4 are at the most 1.06 times as fast as 8 of 8, with twice the
-# threads and the memory of 8 more gradients.
+# The fewest rows of a chain where there are more than two chains. A step of 1 x 384 takes 11.5 ms with 1 row, 11.6 with
+# 4, 14.5 with 8 and 20.3 with 16 (one thread, AMX): with fewer rows, more threads gain little.
 FEWEST_ROWS = 8
 
 compiled = tf.function(jit_compile=True, autograph=False)
