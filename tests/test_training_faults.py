@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,40 @@ def test_options_are_named_as_they_are_typed(here, arguments, options):
     assert done.exit_code == 2
     assert f" {options}" in done.stderr.splitlines()[-1]
     assert "_" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ("sys.exit(0)", 0, ""),
+        ("sys.exit(3)", 3, ""),  # what it has to say it says here itself
+        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "Error: worker 0 was ended by SIGKILL\n"),
+    ],
+)
+def test_a_worker_alone_speaks_for_itself(here, monkeypatch, program, code, said):
+    @contextmanager
+    def worker(command, number, place, folder):
+        assert command[4:6] == ["--distribute", "workers"]
+        with subprocess.Popen([sys.executable, "-c", f"import os, signal, sys; {program}"]) as process:
+            yield process
+
+    monkeypatch.setattr("chargen.commands.launch.worker", worker)
+    done = invoke("launch", "--workers", 1, "--", "train", "book.txt")
+    assert (done.exit_code, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", 1, "--logs", "logs", "--", "train"], "--logs is for what all workers but the first say"),
+        (["--workers", 2, "--", "train", "--distribute", "none"], "--distribute none lets each train by itself"),
+    ],
+)
+def test_a_launch_that_would_not_do_what_it_says_is_refused(here, arguments, message):
+    done = invoke("launch", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not Path("logs").exists()
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from chargen import ChargenError
 from chargen.commands.train import train
@@ -48,6 +49,11 @@ def launch(ctx: click.Context, workers: int, logs: Path | None, words: tuple[str
     with train.make_context("chargen train", list(words[1:])) as parsed:  # refuses what is wrong with them, once
         if parsed.params["distribute"] == "mirrored":
             raise click.UsageError("--distribute mirrored is for the GPUs of one process: train without launch")
+        own = parsed.get_parameter_source("distribute") == ParameterSource.COMMANDLINE
+        if own and parsed.params["distribute"] == "none":
+            raise click.UsageError("--distribute none lets each train by itself: train without launch")
+    if workers == 1 and logs is not None:
+        raise click.UsageError("--logs is for what all workers but the first say: one alone says it here")
     command = [sys.executable, "-m", "chargen", "train", *words[1:]]
     if parsed.params["distribute"] != "workers":
         command[4:4] = ["--distribute", "workers"]
@@ -60,6 +66,8 @@ def launch(ctx: click.Context, workers: int, logs: Path | None, words: tuple[str
         failed = watch(started, stop)
         if failed is not None and logs is None and workers > 1:
             keep(folder)
+    if workers == 1 and started[0].returncode > 0 and not stop.signal:
+        ctx.exit(started[0].returncode)  # it has said here why
     if failed is not None:
         told = failure(failed, started[failed].returncode, folder)
         if not stop.signal:
