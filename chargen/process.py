@@ -36,6 +36,8 @@ def own() -> None:
     _set_encodings()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    # Keras imports it, where it is installed, for a picture that is not drawn here: half a second of every start.
+    sys.modules["matplotlib.pyplot"] = None  # type: ignore[assignment]
 
 
 def owned() -> bool:

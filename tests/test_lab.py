@@ -78,8 +78,8 @@ def test_what_does_not_come_out_as_expected_is_named_and_ends_with_1(here):
     for name in ("one", "two"):
         (here / f"{name}.txt").write_text("the cat sat on a mat and saw what it was\n" * 200, "utf-8")
     texts = ["--texts", "one.txt", "--texts", "two.txt"]
-    done = chargen("lab", "author", "--quick", "--json", *texts, cwd=here)
-    assert done.returncode == 1
+    done = invoke("lab", "author", "--quick", "--json", *texts)
+    assert done.exit_code == 1
     assert "not as expected: author" in done.stderr
     (told,) = json.loads(done.stdout)
     assert told["lesson"] == "author"

@@ -52,10 +52,15 @@ def page(browser, path):
     return Page(browser, path)
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    return exported(random_model(2, 400), "html", "int8", tmp_path_factory.mktemp("large"))[0]
+
+
 @pytest.fixture
-def slow(browser, tmp_path):
+def slow(browser, large):
     """The page of a model large enough that one can stop it."""
-    return Page(browser, exported(random_model(2, 400), "html", "int8", tmp_path)[0])
+    return Page(browser, large)
 
 
 class Page:

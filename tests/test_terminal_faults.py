@@ -132,12 +132,9 @@ def test_a_conversation_without_a_standard_input_ends_at_once(trained):
 
 @pytest.mark.long
 def test_a_training_without_streams_is_done(here):
-    words = command("train", "book.txt", *SMALL, "--steps", "20")
-    for closed in ("2>&-", "<&- >&-"):
-        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *words]
-        done = subprocess.run(shell, capture_output=True, timeout=HANG, check=False)
-        assert (done.returncode, done.stderr) == (0, b"")
-    assert len(list(here.glob("runs/*/model.safetensors"))) == 2
+    shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command("train", "book.txt", *SMALL, "--steps", "20")]
+    assert subprocess.run(shell, timeout=HANG, check=False).returncode == 0
+    assert len(list(here.glob("runs/*/model.safetensors"))) == 1
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["lab"]])

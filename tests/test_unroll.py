@@ -44,8 +44,6 @@ ALL = pytest.mark.parametrize(
 SIZE = (2, 16, 6, 8, 8)
 SIZES = [
     SIZE,
-    pytest.param((1, 5, 3, 7, 4), marks=LONG),
-    pytest.param((2, 7, 5, 19, 3), marks=LONG),
     pytest.param((3, 16, 1, 1, 9), marks=LONG),
     pytest.param((3, 33, 8, 18, 11), marks=LONG),
     pytest.param((2, 128, 32, 17, 64), marks=LONG),
@@ -416,10 +414,10 @@ def test_a_lesser_processor_can_be_tried_out(monkeypatch):
 
 
 def trained_loss(execution, steps=500):
-    """The mean nats of the last 50 of some steps of 2 x 256, on the bundled book."""
+    """The mean nats of the last 50 of some steps of 2 x 128, on the bundled book."""
     corpus = read([])
-    settings = TrainConfig(batch_size=16, seq_length=32, dropout=0.0, learning_rate=0.002)
-    config = ModelConfig(layers=2, units=256, embedding=32)
+    settings = TrainConfig(batch_size=16, seq_length=32, dropout=0.0, learning_rate=0.004)
+    config = ModelConfig(layers=2, units=128, embedding=32)
     model = CharLM(len(corpus.vocabulary), config, random_seed=1, execution=execution)
     update = compile_step(model, Adam(model.named_weights(), settings.clip_norm), settings)
     streams, state, losses = Streams(corpus.ids, 16, 32), model.zero_state(16), []

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 
@@ -108,10 +109,16 @@ def trained(starts: Any, epochs: int, setting: Setting) -> Any:
     model = network(len(starts))
     model.compile(keras.optimizers.Adam(0.005), "sparse_categorical_crossentropy")
     steps = LETTERS if len(starts) > 1 else LETTERS - 1  # from A on the alphabet ends at Z
+    x, y = tf.constant(order / LETTERS, tf.float32)[..., None, None], tf.constant(order)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def epoch() -> None:
+        for k in tf.range(steps):
+            model.train_step((x[k], y[k + 1]))
+
     for _ in range(epochs):
         model.layers[0].reset_state()
-        for k in range(steps):
-            model.train_on_batch((order[k] / LETTERS).astype(np.float32)[:, None, None], order[k + 1])
+        epoch()
     alone = network(1)
     alone.set_weights(model.get_weights())
     return alone
@@ -120,7 +127,7 @@ def trained(starts: Any, epochs: int, setting: Setting) -> Any:
 def recite(model: Any, letters: str) -> list[str]:
     """Return a net's answers to letters, one after the other, after a reset."""
     model.layers[0].reset_state()
-    return [named(model(value[None]))[0] for value in scaled(letters)]
+    return [named(model.predict_on_batch(value[None]))[0] for value in scaled(letters)]
 
 
 def named(chances: Any) -> list[str]:

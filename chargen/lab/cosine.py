@@ -95,7 +95,7 @@ def predict(model: Any, truth: Any, given: int, *, carried: bool) -> Any:
     predictions = [truth[0]]
     for t in range(len(truth) - 1):
         value = truth[t] if t < given else predictions[t]
-        predictions.append(float(np.asarray(model(np.full((1, 1, 1), value, np.float32)))[0, 0, 0]))
+        predictions.append(float(model.predict_on_batch(np.full((1, 1, 1), value, np.float32))[0, 0, 0]))
     return np.array(predictions)
 
 

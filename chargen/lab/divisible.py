@@ -121,7 +121,7 @@ def failure(program: Callable[[], Any]) -> str:
 
 def rising(vocabulary: Vocabulary, setting: Setting) -> dict[str, list[float]]:
     """Train at a rate so high that the loss rises, then again with one thing changed each time; the losses by epoch."""
-    ids = vocabulary.encode(setting.text[:20_000])
+    ids = vocabulary.encode(setting.text[: setting.pick(20_000, 10_000)])
     streams = Streams(ids, 16, LENGTH)
     windows = [streams.read(position) for position in range(streams.windows)]
     x, y = (np.concatenate([getattr(window, part) for window in windows]) for part in ("x", "y"))
@@ -135,7 +135,7 @@ def rising(vocabulary: Vocabulary, setting: Setting) -> dict[str, list[float]]:
         keras.utils.set_random_seed(setting.random_seed)
         model = compiled(network(len(vocabulary), 16), rate, clip)
         losses = []
-        for _ in range(setting.pick(12, 8)):
+        for _ in range(setting.pick(12, 6)):
             if ordered:
                 model.layers[1].reset_state()
             losses += model.fit(x, y, batch_size=16, shuffle=not ordered, verbose=0).history["loss"]

@@ -25,7 +25,7 @@ def answer(setting: Setting) -> Answer:
     vocabulary = Vocabulary.of(setting.text)
     ids = vocabulary.encode(setting.text)
     held_out = len(ids) // 10
-    training, validation = ids[:-held_out], ids[-held_out:]
+    training, validation = ids[:-held_out], ids[-setting.pick(held_out, 5000) :]
     seeds = range(setting.random_seed, setting.random_seed + setting.pick(3, 2))
     steps, units = setting.pick(400, 60), setting.pick(128, 48)
     ways = ("carried", "reset at every window", "windows shuffled")
