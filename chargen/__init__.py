@@ -19,7 +19,7 @@ Losses are nats per character inside, bits per character (bpc) wherever a person
 
 TYPE_CHECKING = False  # as typing has it, which takes 5 ms to import
 if TYPE_CHECKING:
-    from chargen.clone import Clone as Clone
+    from chargen.writing.clone import Clone as Clone
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,7 @@ class ChargenError(Exception):
 def __getattr__(name: str) -> object:
     """Let ``from chargen import Clone`` work without making ``import chargen`` slow."""
     if name == "Clone":
-        from chargen.clone import Clone
+        from chargen.writing.clone import Clone
 
         return Clone
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

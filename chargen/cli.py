@@ -8,6 +8,7 @@ import click
 
 from chargen import __version__
 from chargen.commands.bench import bench
+from chargen.commands.common import in_one_line, tell
 from chargen.commands.eval import evaluate
 from chargen.commands.export import export
 from chargen.commands.lab import lab
@@ -16,7 +17,6 @@ from chargen.commands.plot import plot
 from chargen.commands.sample import sample
 from chargen.commands.train import train
 from chargen.process import INTERRUPTED
-from chargen.shell import in_one_line, tell
 
 
 class Commands(click.Group):

@@ -1,16 +1,14 @@
 """Every option once: its name, type, default, range and help. The command line and the files are made from these."""
 
 import dataclasses
-import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from msgspec import Meta
 
-from chargen.reading import converted
+from chargen.files.reading import converted
 
 
 def option(
@@ -188,7 +186,7 @@ class Execution(Config):
 
     unroll: str = option("keras", "What computes the LSTM layers.", choices=("keras", "loop", "onednn"))
     precision: str = option("float32", "Numbers of the matrix products.", choices=("float32", "bfloat16"))
-    chains: int = option(1, "Groups of rows that are computed side by side.", minimum=1, maximum=1024)
+    shards: int = option(1, "Groups of rows that are computed side by side.", minimum=1, maximum=1024)
     threads: int = option(0, "Processor cores; 0 leaves them to TensorFlow.", minimum=0, maximum=1024)
 
 
@@ -212,38 +210,3 @@ class SampleConfig(Config):
     random_seed: int | None = option(
         None, "The random generator's number: the same number draws the same text.", minimum=0, maximum=2**63 - 1
     )
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def blas_threads(count: int) -> None:
-    """Let a batch of so many rows be computed by as many threads as pay; has to come before NumPy is imported.
-
-    One row's products are bound by the memory, which one core exhausts: a second one costs more than it brings.
-    """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1" if count < 8 else str(cores()))
-
-
-def processor_features() -> frozenset[str]:
-    """Return the names by which Linux tells what the processor can do; none elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith("flags")), ":")
-    features = frozenset(flags.split(":")[1].split())
-    # oneDNN can be told to leave features unused, which is how a lesser processor is tried out.
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
-    if limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX", "AVX10")):
-        return features
-    return features - {"amx_bf16", "avx512_bf16"} - (set() if "AVX512" in limit else {"avx512f"})
-
-
-def multiplies_bfloat16() -> bool:
-    """Return whether the processor has products of bfloat16 numbers."""
-    return bool({"amx_bf16", "avx512_bf16"} & processor_features())

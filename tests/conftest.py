@@ -27,7 +27,7 @@ for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_T
     os.environ.setdefault(name, "1")
 
 from chargen.cli import main  # noqa: E402  - after the environment
-from chargen.disk import locked  # noqa: E402
+from chargen.files.disk import locked  # noqa: E402
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -133,8 +133,8 @@ def fake(monkeypatch):
 
         return evaluate
 
-    monkeypatch.setattr("chargen.train.compile_step", compiled)
-    monkeypatch.setattr("chargen.train.in_order", evaluation)
+    monkeypatch.setattr("chargen.training.loop.compile_step", compiled)
+    monkeypatch.setattr("chargen.training.loop.in_order", evaluation)
 
 
 def invoke(*arguments: object, stdin: str | bytes | None = None, color: bool = False) -> Result:

@@ -10,7 +10,7 @@ import pytest
 from chargen.cli import main
 from chargen.export import FORMATS, Export
 from tests.conftest import chargen
-from tests.test_export import random_model
+from tests.export.test_export import random_model
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

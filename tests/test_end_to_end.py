@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from chargen.modelfile import Checkpoint
-from chargen.run import Run
+from chargen.store.modelfile import Checkpoint
+from chargen.store.run import Run
 from tests.conftest import HANG, SMALL, chargen, command, invoke, once
 
 KILLS = 5

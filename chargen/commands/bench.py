@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from chargen.commands.common import UNROLLS, Command, configured, options, quiet, say
 from chargen.config import ModelConfig, TrainConfig
-from chargen.shell import UNROLLS, Command, configured, options, quiet, say
 
 
 @click.group()
@@ -43,8 +43,8 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
 
     Each is compared with chargen in its own precision.
     """
-    from chargen.bench import interleaved, operations_per_character, train_sides
-    from chargen.corpus import read
+    from chargen.bench.sides import interleaved, operations_per_character, train_sides
+    from chargen.text.corpus import read
 
     model = configured(ModelConfig, values)
     sides = train_sides({**values, "files": list(files)}, torch=torch)
@@ -58,7 +58,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
         result = {
             "characters_per_second": ours["per_second"],
             "others": {n: f["per_second"] for n, f in figures.items() if "product" not in n},
-            **{key: ours[key] for key in ("precision", "unroll", "chains", "threads")},
+            **{key: ours[key] for key in ("precision", "unroll", "shards", "threads")},
             "gflops": operations * ours["per_second"] / 1e9,
             "share_of_ceiling": operations * ours["per_second"] / ceiling,
             "first_step_seconds": ours["first_step_seconds"],
@@ -103,7 +103,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
 
     They share this machine's cores, so the figures tell what dividing costs, not what several machines gain.
     """
-    from chargen.bench import scale
+    from chargen.bench.sides import scale
 
     if not as_json:
         say("workers  characters/s   of one  bytes each sends in a step: a ring's  measured")
@@ -138,9 +138,9 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     """Measure characters per second at several counts, the first character's latency, and stock Keras's loops."""
-    from chargen.bench import first_character_seconds, interleaved, sample_sides, untrained
-    from chargen.disk import temporary
-    from chargen.run import find_model
+    from chargen.bench.sides import first_character_seconds, interleaved, sample_sides, untrained
+    from chargen.files.disk import temporary
+    from chargen.store.run import find_model
 
     with temporary() as folder:
         path = str(find_model(model) if model else untrained(folder / "model.safetensors"))
@@ -183,7 +183,7 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_corpus(megabytes: float, files: int, as_json: bool) -> None:
     """Measure how fast a large text is read, what memory training on it takes, and whether steps wait for it."""
-    from chargen.bench import corpus_figures
+    from chargen.bench.sides import corpus_figures
 
     found = corpus_figures(megabytes, files)
     if as_json:

@@ -12,13 +12,13 @@ import click
 
 from chargen import ChargenError, process
 from chargen.bits import bits
-from chargen.shell import Command, Encoding, Texts, quiet, refuse_output, run_of, say
+from chargen.commands.common import Command, Encoding, Texts, quiet, refuse_output, run_of, say
 
 if TYPE_CHECKING:
-    from chargen.corpus import Starts
-    from chargen.evaluate import Evaluation, Score
-    from chargen.modelfile import ModelFile
-    from chargen.vocabulary import Vocabulary
+    from chargen.store.modelfile import ModelFile
+    from chargen.text.corpus import Starts
+    from chargen.text.vocabulary import Vocabulary
+    from chargen.training.evaluate import Evaluation, Score
 
 SPLITS = ("validation", "training")
 
@@ -81,7 +81,7 @@ def evaluate(
         raise click.UsageError("--baseline knows the training text: it does not go with --split training")
     if html is not None:
         refuse_output(html)
-    from chargen.run import open_model
+    from chargen.store.run import open_model
 
     file = open_model(model)
     training, read = "", None
@@ -92,10 +92,10 @@ def evaluate(
     if sys.stderr.isatty():
         say(f"reading {len(read.text):,} characters ...", err=True)
     with quiet():
-        from chargen import evaluate as protocols
         from chargen.config import TrainConfig
-        from chargen.model import CharLM
-        from chargen.unroll import choose, own_process
+        from chargen.network.model import CharLM
+        from chargen.network.unroll import choose, own_process
+        from chargen.training import evaluate as protocols
 
         # In float32, whatever the processor prefers: a figure to be compared is the same everywhere.
         execution, _ = choose(TrainConfig(precision="float32"))
@@ -107,7 +107,7 @@ def evaluate(
             scores["dynamic"] = read.score(file.vocabulary, protocols.dynamic(lm))
     figures = told(read, scores)
     if baseline is not None:
-        from chargen.baseline import bits_per_character
+        from chargen.training.compressor import bits_per_character
 
         figures["baseline"] = {"compressor": baseline, "bpc": bits_per_character(baseline, training, read.text)}
     whole = protocols.together(scores[protocol])
@@ -136,7 +136,7 @@ class Read(NamedTuple):
 
     def score(self, vocabulary: Vocabulary, evaluation: Evaluation) -> list[Score]:
         """Return what each text costs."""
-        from chargen.evaluate import score, score_each
+        from chargen.training.evaluate import score, score_each
 
         if self.starts is not None:
             return [score(self.text, vocabulary, evaluation, self.starts)]
@@ -155,7 +155,7 @@ def own_text(model: Path | None, split: str, *, both: bool) -> tuple[str, Read]:
 
 def given_texts(files: tuple[str, ...], encoding: str, model: ModelFile) -> Read:
     """Return the texts of files; say which are left out as they are no text, or have nothing to be predicted."""
-    from chargen.corpus import documents
+    from chargen.text.corpus import documents
 
     found, notes = documents(files, encoding, model.summary.get("normalize", "nfc"))
     unknown = "has fewer than two characters that the model knows"
@@ -174,7 +174,7 @@ def given_texts(files: tuple[str, ...], encoding: str, model: ModelFile) -> Read
 
 def told(read: Read, scores: dict[str, list[Score]]) -> dict[str, Any]:
     """Return the figures of all texts together and, if they are files, of each, as a JSON object."""
-    from chargen.evaluate import together
+    from chargen.training.evaluate import together
 
     protocol = next(iter(scores))
 
@@ -195,7 +195,7 @@ FEW = 3  # files that are named in a title
 
 def tell(read: Read, figures: dict[str, Any], whole: Score) -> None:
     """Write the figures as a table."""
-    from chargen.vocabulary import name as named
+    from chargen.text.vocabulary import name as named
 
     def line(row: dict[str, Any]) -> str:
         return f"{row['nats_per_character']:14.4f}{row['bpc']:8.3f}{row['perplexity']:13.3f}"
@@ -227,8 +227,8 @@ def clusters(text: str, result: Score) -> list[tuple[str, float]]:
 
 def write_page(path: Path, name: str, text: str, result: Score) -> None:
     """Write the text as an HTML page, each character shaded by its bits."""
-    from chargen.disk import write_beside
-    from chargen.surprisal import page
+    from chargen.files.disk import write_beside
+    from chargen.writing.shading import page
 
     told = f"{result.characters:,} characters, {bits(result.nats_per_character):.3f} bits per character"
     write_beside(path, page(name, told, clusters(text, result)).encode("utf-8", "replace"), new=True)

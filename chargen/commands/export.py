@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from chargen import ChargenError
+from chargen.commands.common import Command, quiet, say
 from chargen.export import FORMATS, QUANTIZATIONS
-from chargen.shell import Command, quiet, say
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from chargen.clone import Clone
-    from chargen.modelfile import ModelFile
+    from chargen.store.modelfile import ModelFile
+    from chargen.writing.clone import Clone
 
 
 class ExportCommand(Command):
@@ -83,11 +83,11 @@ def export(
             pairs = "; ".join(f"{name}: {', '.join(form.quantizations)}" for name, form in FORMATS.items())
             raise click.UsageError(f"{name} has no --quantize {numbers}; what there is: {pairs}")
     from chargen import export as exports
-    from chargen.clone import Clone
     from chargen.export.proof import Evidence
-    from chargen.modelfile import ModelFile
-    from chargen.run import CHECKPOINT, CONFIG, MODEL, find_model
+    from chargen.store.modelfile import ModelFile
+    from chargen.store.run import CHECKPOINT, CONFIG, MODEL, find_model
     from chargen.terminal import escaped
+    from chargen.writing.clone import Clone
 
     path = Path(os.path.abspath(find_model(model)))  # noqa: PTH100  # a link keeps the name that people gave it
     file = ModelFile.read(path)
@@ -118,7 +118,7 @@ def export(
 def text_for_proof(folder: Path, model: ModelFile, clone: Clone) -> tuple[npt.NDArray[np.integer], str]:
     """Return the ids of the text that model and export are compared on, and what text that is."""
     from chargen.export.proof import CHARACTERS, drawn
-    from chargen.run import Run
+    from chargen.store.run import Run
 
     try:
         run = Run(folder)

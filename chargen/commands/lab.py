@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargen import ChargenError
+from chargen.commands.common import Command, Encoding, quiet, refuse_output, say
 from chargen.lab import LESSONS
-from chargen.shell import Command, Encoding, quiet, refuse_output, say
 from chargen.terminal import width
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def lab(
 
 def check_output(path: Path) -> None:
     """Raise ChargenError if the page can't be made, before an hour is spent on it."""
-    from chargen.disk import made, temporary
+    from chargen.files.disk import made, temporary
     from chargen.plot import figure
 
     figure(1, 1)
@@ -114,9 +114,9 @@ def check_output(path: Path) -> None:
 
 def read_setting(text: str | None, texts: tuple[str, ...], encoding: str, random_seed: int, quick: bool) -> Setting:
     """Return what the experiments are made on."""
-    from chargen import corpus
     from chargen.config import TrainConfig
     from chargen.lab import Setting
+    from chargen.text import corpus
 
     def characters(*paths: str) -> str:
         read = corpus.read(paths, TrainConfig(encoding=encoding))
@@ -171,7 +171,7 @@ def record(name: str, answer: Answer, seconds: float) -> dict[str, Any]:
 
 def write_page(folder: Path, answers: dict[str, Answer], text: str | None, setting: Setting) -> None:
     """Write the page."""
-    from chargen.disk import made, write_beside
+    from chargen.files.disk import made, write_beside
     from chargen.lab.page import page
 
     told = (

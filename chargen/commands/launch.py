@@ -17,9 +17,9 @@ import click
 from click.core import ParameterSource
 
 from chargen import ChargenError
+from chargen.commands.common import Command, Stop, say
 from chargen.commands.train import train
-from chargen.disk import keep, temporary
-from chargen.shell import Command, Stop, say
+from chargen.files.disk import keep, temporary
 
 PATIENCE = 10  # seconds that the others have to end, once a worker has failed, before they are killed
 POLL = 0.05

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chargen import ChargenError
-from chargen.shell import Command, refuse_output, say
+from chargen.commands.common import Command, refuse_output, say
 
 
 @click.command(
@@ -26,9 +26,9 @@ from chargen.shell import Command, refuse_output, say
 )
 def plot(runs: tuple[Path, ...], output: Path) -> None:
     """Draw the bits per character of RUNS in one picture: in training and validation, by characters and by minutes."""
-    from chargen.disk import write_beside
+    from chargen.files.disk import write_beside
     from chargen.plot import KINDS, curves
-    from chargen.run import Run
+    from chargen.store.run import Run
 
     kind = output.suffix.removeprefix(".").lower()
     if kind not in KINDS:

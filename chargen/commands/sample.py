@@ -17,18 +17,19 @@ import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, process
-from chargen.config import SampleConfig, blas_threads
+from chargen.config import SampleConfig
+from chargen.machine import blas_threads
 
 if TYPE_CHECKING:
-    from chargen.clone import Clone
-    from chargen.generate import Drawing, Piece
-    from chargen.originality import Originality
-    from chargen.pattern import Slots
-    from chargen.run import Run
-    from chargen.showing import JsonLines, Plain, Reported
-    from chargen.vocabulary import Vocabulary
+    from chargen.store.run import Run
+    from chargen.text.vocabulary import Vocabulary
+    from chargen.writing.clone import Clone
+    from chargen.writing.generate import Drawing, Piece
+    from chargen.writing.originality import Originality
+    from chargen.writing.pattern import Slots
+    from chargen.writing.showing import JsonLines, Plain, Reported
 
-from chargen.shell import Command, Stop, configured, options, read_file, refuse_output, run_of, say, typed
+from chargen.commands.common import Command, Stop, configured, options, read_file, refuse_output, run_of, say, typed
 
 INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
 BOOK_SEED = 100  # characters of a seed from the book
@@ -98,8 +99,8 @@ def sample(ctx: click.Context, /, stops: tuple[str, ...], separator: str, **valu
     job = prepare(asked, stops, separator, values)
     if values["interactive"]:
         ctx.exit(converse(job))
-    from chargen.generate import opening
-    from chargen.showing import kept, show
+    from chargen.writing.generate import opening
+    from chargen.writing.showing import kept, show
 
     if job.seed or job.clone.is_fresh:
         job.clone.feed(job.seed or opening(job.clone.vocabulary))
@@ -132,8 +133,8 @@ class Job(NamedTuple):
 
 def prepare(asked: set[str], stops: tuple[str, ...], separator: str, values: dict[str, Any]) -> Job:
     """Open and check all that was asked for."""
-    from chargen.clone import Clone, check_state_path
-    from chargen.sampler import generators
+    from chargen.writing.clone import Clone, check_state_path
+    from chargen.writing.sampler import generators
 
     config, count = configured(SampleConfig, values), values["count"]
     refuse_expressions(config)
@@ -173,12 +174,12 @@ def prepare(asked: set[str], stops: tuple[str, ...], separator: str, values: dic
 def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
     """Return what the clone, which has read the seed, draws: the pieces of all samples, mixed."""
     if job.slots is not None:
-        from chargen.pattern import fill, fill_all
+        from chargen.writing.pattern import fill, fill_all
 
         one = partial(fill, slots=job.slots, separator=job.separator, temperature=job.config.temperature)
         return fill_all(job.clone, job.samples, one, job.drawing, stopping)
-    from chargen.generate import Until, samples
-    from chargen.sampler import filters
+    from chargen.writing.generate import Until, samples
+    from chargen.writing.sampler import filters
 
     until = Until(job.config.length, job.ends, stopping)
     chosen = filters(job.config, job.clone.vocabulary)
@@ -187,7 +188,7 @@ def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
 
 def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines | Reported:
     """Return what shows samples in the form that was asked for."""
-    from chargen.showing import JsonLines, Plain, Reported, Shaded
+    from chargen.writing.showing import JsonLines, Plain, Reported, Shaded
 
     compared = job.book if values["originality"] else None
     if values["as_json"]:
@@ -200,7 +201,7 @@ def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines |
 
 def refuse_expressions(config: SampleConfig) -> None:
     """Refuse what can't be an expression of characters."""
-    from chargen.sampler import expression
+    from chargen.writing.sampler import expression
 
     for option, pattern in (("--allow", config.allow), ("--forbid", config.forbid)):
         try:
@@ -212,8 +213,8 @@ def refuse_expressions(config: SampleConfig) -> None:
 
 def read_slots(path: str, separator: str, vocabulary: Vocabulary) -> Slots:
     """Read a pattern of characters that the model knows."""
-    from chargen.documents import decode
-    from chargen.pattern import parse, refuse_unknown
+    from chargen.text.documents import decode
+    from chargen.writing.pattern import parse, refuse_unknown
 
     slots = parse(decode(read_file(path), path, option=None), path)
     refuse_unknown(vocabulary, slots, separator)
@@ -238,7 +239,7 @@ def unescaped(text: str) -> str:
 
 def named(characters: str) -> str:
     """Name characters that the model does not know, the first of them if they are many."""
-    from chargen.vocabulary import name
+    from chargen.text.vocabulary import name
 
     more = f" and {len(characters) - NAMED} more" if len(characters) > NAMED else ""
     return name(characters[:NAMED]) + more
@@ -271,7 +272,7 @@ class Book:
 
     def index(self) -> None:
         """Make ready to compare. Raises ChargenError for a book that is too long."""
-        from chargen.originality import index
+        from chargen.writing.originality import index
 
         self._places = index(self.corpus, self._cache)
 
@@ -279,7 +280,7 @@ class Book:
         """Return what of a text stands in the book."""
         import numpy as np
 
-        from chargen.originality import BLOCK, compare
+        from chargen.writing.originality import BLOCK, compare
 
         encode = self.corpus.vocabulary.encode
         ids = [encode(text[start : start + BLOCK]) for start in range(0, max(1, len(text)), BLOCK)]
@@ -323,12 +324,12 @@ EXCLUDING = {
 def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, values: dict[str, Any]) -> str:
     """Return the seed that was asked for, in the vocabulary's characters; warn of those that are left out."""
     if values["seed_file"] is not None:
-        from chargen.documents import decode
+        from chargen.text.documents import decode
 
         data = read_file(values["seed_file"])
         seed = decode(data, values["seed_file"], option=None) if data else ""
     elif values["seed_from_book"] and book is not None:
-        from chargen.originality import random_place
+        from chargen.writing.originality import random_place
 
         place = random_place(len(book.corpus.ids), BOOK_SEED, random_seed)
         seed = vocabulary.decode(book.corpus.ids[place : place + BOOK_SEED])
@@ -351,8 +352,8 @@ def converse(job: Job) -> int:
     """Read lines and show what the model writes, until the input ends; return the exit code."""
     with suppress(ImportError):  # not on Windows; there the console itself edits lines
         import readline  # noqa: F401  - gives input() line editing and history
-    from chargen.interactive import Conversation
     from chargen.terminal import Clusters, shown
+    from chargen.writing.interactive import Conversation
 
     if job.seed:
         job.clone.feed(job.seed)

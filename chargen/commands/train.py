@@ -20,15 +20,15 @@ from chargen import ChargenError, process
 from chargen.config import Execution, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from chargen.corpus import Advance, Corpus, Part
-    from chargen.model import CharLM
-    from chargen.modelfile import ModelFile
-    from chargen.run import Run, RunConfig
-    from chargen.streams import Streams
-    from chargen.train import Planned, Recovery, Validation
-    from chargen.vocabulary import Vocabulary
+    from chargen.network.model import CharLM
+    from chargen.store.modelfile import ModelFile
+    from chargen.store.run import Run, RunConfig
+    from chargen.text.corpus import Advance, Corpus, Part
+    from chargen.text.streams import Streams
+    from chargen.text.vocabulary import Vocabulary
+    from chargen.training.loop import Planned, Recovery, Validation
 
-from chargen.shell import UNROLLS, Command, Stop, Texts, configured, options, quiet, say, typed
+from chargen.commands.common import UNROLLS, Command, Stop, Texts, configured, options, quiet, say, typed
 from chargen.terminal import cut, fitted, width
 
 RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache", "distribute")}  # what --resume has
@@ -92,9 +92,9 @@ def train(
         raise click.UsageError(f"{typed(refused)} can't be changed on --resume: the run keeps its own")
     if parent is not None and (shape_asked := asked & SHAPE):
         raise click.UsageError(f"{typed(shape_asked)} can't be changed with --from: the model keeps its own")
-    from chargen.disk import temporary
-    from chargen.run import Run, newest, refuse_taken
-    from chargen.streams import Streams
+    from chargen.files.disk import temporary
+    from chargen.store.run import Run, newest, refuse_taken
+    from chargen.text.streams import Streams
 
     began = time.monotonic()
     if values["cache"] is not None:
@@ -113,9 +113,9 @@ def train(
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         with quiet():
-            from chargen import distribute
-            from chargen.model import CharLM
-            from chargen.unroll import choose, own_process
+            from chargen.network.model import CharLM
+            from chargen.network.unroll import choose, own_process
+            from chargen.training import distribute
 
             if chosen is None:  # the threads are a worker's own
                 execution, reason = choose(training, replicas)[0], "as the chief chose"
@@ -151,7 +151,7 @@ def train(
     if finished and chief and config.parent is not None:
         say(old_text(Path(config.parent), path), indent=10)
     if finished:
-        from chargen.generate import seed_of
+        from chargen.writing.generate import seed_of
 
         begin = seed_of(text.vocabulary.decode(part.ids[:SEEN]))
         advised = f" --seed {quote(begin)}" if begin else ""
@@ -175,7 +175,7 @@ class Chosen(NamedTuple):
 @contextmanager
 def beginning(chosen: Chosen | None, path: Path | None, execution: Execution) -> Iterator[Run | None]:
     """Yield the chief's run, None in other workers; a new one is removed again if what is done meanwhile fails."""
-    from chargen.run import Run
+    from chargen.store.run import Run
 
     if chosen is None:
         yield None
@@ -191,7 +191,7 @@ def beginning(chosen: Chosen | None, path: Path | None, execution: Execution) ->
 
 def nothing_left(run: Run, path: Path) -> bool:
     """Tell whether a run is finished, and if so, say what can be done with it."""
-    from chargen.run import Progress
+    from chargen.store.run import Progress
 
     checkpoint = run.checkpoint()
     if checkpoint is None or not run.finished(progress := Progress.of(checkpoint)):
@@ -206,7 +206,7 @@ def machines(distribute: str) -> tuple[bool, int]:
     if distribute == "none":
         return True, 1
     with quiet():
-        from chargen.distribute import place, replicas
+        from chargen.training.distribute import place, replicas
 
         return place(distribute).number == 0, replicas(distribute)
 
@@ -221,11 +221,12 @@ def decide(
     replicas: int,
 ) -> Chosen:
     """Plan a new run, or how an old one goes on."""
-    from chargen import corpus, plan
-    from chargen.documents import STANDARD_INPUT
-    from chargen.modelfile import ModelFile
-    from chargen.run import Run, find_model, newest
-    from chargen.streams import Streams
+    from chargen.store.modelfile import ModelFile
+    from chargen.store.run import Run, find_model, newest
+    from chargen.text import corpus
+    from chargen.text.documents import STANDARD_INPUT
+    from chargen.text.streams import Streams
+    from chargen.training import plan
 
     if resume is not None:
         run = Run(Path(resume) if resume else newest())
@@ -270,7 +271,7 @@ def reading() -> Iterator[Advance]:
 
 def same_text(run: Run, files: tuple[str, ...], training: TrainConfig) -> Corpus:
     """Return the text of the chief's run, as a worker finds it, in ``files`` if it is there that it has it."""
-    from chargen.documents import STANDARD_INPUT
+    from chargen.text.documents import STANDARD_INPUT
 
     run.config = replace(run.config, train=replace(run.config.train, cache=training.cache))  # a worker's own
     try:
@@ -281,7 +282,7 @@ def same_text(run: Run, files: tuple[str, ...], training: TrainConfig) -> Corpus
 
 def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, reason: str, why: str) -> None:
     """Say what was read, what was chosen, and what will be done."""
-    from chargen.modelfile import weight_shapes
+    from chargen.store.modelfile import weight_shapes
 
     model, training, execution = config.model, config.train, config.execution
     held_out = len(corpus.split(training.validation, training.held_out)[1].ids)
@@ -326,8 +327,8 @@ def show_training(
     """
     from tqdm import tqdm
 
-    from chargen.run import Progress
-    from chargen.train import Planned, Recovery, Step, Validation, train
+    from chargen.store.run import Progress
+    from chargen.training.loop import Planned, Recovery, Step, Validation, train
 
     window = streams.batch_size * streams.seq_length
     before = corpus.vocabulary.decode(validation.ids[:TASTE])
@@ -369,10 +370,10 @@ def old_text(parent: Path, run: Path) -> str:
     """Return, in a line, how well the model that a run began from predicts its own text, and how well this one does."""
     from chargen.bits import bits
     from chargen.config import TrainConfig
-    from chargen.evaluate import in_order, score
-    from chargen.model import CharLM
-    from chargen.run import Run, open_model
-    from chargen.unroll import choose
+    from chargen.network.model import CharLM
+    from chargen.network.unroll import choose
+    from chargen.store.run import Run, open_model
+    from chargen.training.evaluate import in_order, score
 
     try:
         before, after = open_model(parent), open_model(run)
@@ -427,10 +428,10 @@ def table_line(validation: Validation) -> str:
 
 def taste(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
     """Return a line of what the model, just validated, goes on with after the text ``before``."""
-    from chargen.clone import Clone
-    from chargen.modelfile import ready, tempered
+    from chargen.store.modelfile import ready, with_temperature
+    from chargen.writing.clone import Clone
 
-    weights = tempered(model.arrays(), validation.record["temperature"])
+    weights = with_temperature(model.arrays(), validation.record["temperature"])
     clone = Clone(ready(weights, vocabulary), vocabulary)
     clone.feed(before)
     return " ".join("".join(clone.generate(length, random_seed=validation.record["step"])).split())

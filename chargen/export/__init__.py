@@ -22,11 +22,12 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from chargen import ChargenError, __version__, disk
+from chargen import ChargenError, __version__
+from chargen.files import disk
 
 if TYPE_CHECKING:  # the command's help reads this module, and is not to wait for NumPy
     from chargen.export.proof import Evidence
-    from chargen.modelfile import ModelFile
+    from chargen.store.modelfile import ModelFile
 
 
 class Format(NamedTuple):

@@ -21,14 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
-from chargen.arrays import Arrays
-from chargen.clone import Clone, Floats
 from chargen.export import Export
 from chargen.export.proof import GREEDY, LARGEST, Evidence, compare
-from chargen.generate import opening
-from chargen.modelfile import weight_shapes
-from chargen.surprisal import MOST, colours
-from chargen.vocabulary import LOOKALIKES, Vocabulary
+from chargen.files.arrays import Arrays
+from chargen.store.modelfile import weight_shapes
+from chargen.text.vocabulary import LOOKALIKES, Vocabulary
+from chargen.writing.clone import Clone, Floats
+from chargen.writing.generate import opening
+from chargen.writing.shading import MOST, colours
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 LONGEST = 60  # seconds that a browser gets to prove the page

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from chargen.clone import Floats
 from chargen.export import Export
 from chargen.export.proof import Evidence, Ids, Read, compare
-from chargen.keras_face import stateful_clone
-from chargen.model import CharLM
+from chargen.network.model import CharLM
+from chargen.network.stock import stateful_clone
+from chargen.writing.clone import Floats
 
 ABOUT = "chargen.json"  # in the archive, beside Keras's own entries
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from chargen.clone import Floats
 from chargen.export import Export
 from chargen.export.proof import Evidence, Read, compare, stepwise
 from chargen.export.savedmodel import ABOUT, save, step_function
-from chargen.model import CharLM
+from chargen.network.model import CharLM
+from chargen.writing.clone import Floats
 
 NOTE = """
 import json, zipfile

@@ -11,9 +11,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from chargen.clone import Floats
 from chargen.export import Export
 from chargen.export.proof import Evidence, Ids, Read, compare
+from chargen.writing.clone import Floats
 
 OPSET = 17  # of 2022: what browsers' and phones' runtimes have known for years
 IR = 8  # the file format that goes with it

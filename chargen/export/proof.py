@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from chargen import ChargenError
 from chargen.bits import bits
-from chargen.clone import Clone, Floats
-from chargen.sampler import surprisal
+from chargen.writing.clone import Clone, Floats
+from chargen.writing.sampler import surprisal
 
 Ids = npt.NDArray[np.integer]
 Read = Callable[[Ids], Floats]  # ids (n,) -> logits (n, V), from where the last call has ended

@@ -12,9 +12,9 @@ import tensorflow as tf
 from chargen import ChargenError
 from chargen.export import Export
 from chargen.export.proof import GREEDY, LARGEST, Evidence, Read, compare, stepwise
-from chargen.model import CharLM
-from chargen.modelfile import LayerState
-from chargen.unroll import State
+from chargen.network.model import CharLM
+from chargen.network.unroll import State
+from chargen.store.modelfile import LayerState
 
 ABOUT = "chargen.json"
 

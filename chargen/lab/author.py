@@ -11,8 +11,8 @@ from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
-from chargen.streams import fit
-from chargen.vocabulary import Vocabulary
+from chargen.text.streams import fit
+from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """A model of an author's text finds that author's other texts cheap, and others' dear: the cheapest model
 tells whose a passage is. A classifier, trained on nothing but telling them apart, should do as well or better; both

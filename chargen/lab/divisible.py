@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
-from chargen.streams import Streams, fit
-from chargen.vocabulary import Vocabulary
+from chargen.text.streams import Streams, fit
+from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """A stateful layer keeps one state for each row of the batch, so all batches must have as many rows as the
 first: the last, smaller one of a text that does not divide fails, and so does a single text given to a model of 32

@@ -11,7 +11,7 @@ import numpy as np
 
 from chargen.bits import bits
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
-from chargen.vocabulary import Vocabulary
+from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """A number between 0 and 1 says that m is between l and n, which helps nothing, and that two letters are
 almost the same, which is wrong: the net first has to take them apart again. One-hot vectors keep them apart, at the

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from chargen.config import ModelConfig, TrainConfig
-from chargen.model import CharLM
-from chargen.optimizer import Adam, learning_rate
-from chargen.streams import Streams, Window
-from chargen.train import compile_step
-from chargen.unroll import choose
-from chargen.vocabulary import Ids
+from chargen.network.model import CharLM
+from chargen.network.unroll import choose
+from chargen.text.streams import Streams, Window
+from chargen.text.vocabulary import Ids
+from chargen.training.optimizer import Adam, learning_rate
+from chargen.training.step import compile_step
 
 Floats = npt.NDArray[np.float32]
 

@@ -11,8 +11,8 @@ from chargen.bits import bits
 from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
-from chargen.model import CharLM
-from chargen.vocabulary import Vocabulary
+from chargen.network.model import CharLM
+from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """Two ways lead to the same losses. Either each text is a row of its own, filled up to the longest, and a
 mask keeps the filling out of the loss; or all texts are joined to one stream and the state is set to zero where a

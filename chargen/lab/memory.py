@@ -10,7 +10,7 @@ from chargen.bits import bits
 from chargen.config import ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
-from chargen.vocabulary import Vocabulary
+from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """The first characters of context help most: a letter tells much about the next one. What is gained falls
 fast, but words, the sentence and the subject are further back, so a little is gained for a long time, even beyond

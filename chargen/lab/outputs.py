@@ -10,7 +10,7 @@ import numpy as np
 
 from chargen.bits import bits
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
-from chargen.vocabulary import Vocabulary
+from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """The old example cuts the text into overlapping windows and learns one character from each, the one
 behind it: the LSTM reads a whole window for a single target. With a target at every character the same reading

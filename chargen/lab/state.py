@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from chargen.clone import Clone
 from chargen.config import ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Passage, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
-from chargen.vocabulary import Vocabulary
+from chargen.text.vocabulary import Vocabulary
+from chargen.writing.clone import Clone
 
 EXPECT = """The state is two vectors of H numbers for each layer, and nothing else: who copies it has copied all
 that the model remembers, and it changes only when a character is read, or when it is set. Some cells follow

@@ -12,8 +12,8 @@ from chargen.bits import bits
 from chargen.config import ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, beginning, in_order, shuffled
-from chargen.streams import Window
-from chargen.vocabulary import Vocabulary
+from chargen.text.streams import Window
+from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """A character is easier to predict the more was read before it. A state that is reset at every window
 makes the window's first characters expensive, and the shorter the windows, the more of all characters are among the

@@ -11,8 +11,8 @@ import numpy as np
 from chargen.config import ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
-from chargen.streams import Streams
-from chargen.vocabulary import Vocabulary
+from chargen.text.streams import Streams
+from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """No. Each row of a batch has a state of its own, and rows never mix. If row b of each batch goes on where
 row b of the batch before has ended, B texts are read side by side, each as a batch of one would read it, and much

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from chargen.bits import bits
-from chargen.clone import Clone
 from chargen.config import ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
-from chargen.sampler import probabilities
-from chargen.vocabulary import Vocabulary
+from chargen.text.vocabulary import Vocabulary
+from chargen.writing.clone import Clone
+from chargen.writing.sampler import probabilities
 
 EXPECT = """Logits are divided by the temperature before they become probabilities. Below 1 the likely becomes
 likelier: fewer surprises, fewer misspelt words, more phrases that stand in the book word for word; above 1 the

@@ -1,0 +1,1 @@
+"""What ``chargen bench`` measures."""

@@ -1,0 +1,1 @@
+"""The model in TensorFlow: the LSTM unroll and what is around it."""

@@ -1,0 +1,1 @@
+"""What stays on disk: model files and runs."""

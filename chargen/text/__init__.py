@@ -1,0 +1,1 @@
+"""From files to ids: documents, their characters, and the streams that training reads."""

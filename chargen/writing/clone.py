@@ -1,0 +1,328 @@
+"""The stateful clone: a trained model's weights with a state of one row, or a few, in NumPy alone.
+
+Gates, with z the sum of the products and the bias, and `*` by element::
+
+    i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)        c = f * c + i * g        h = o * tanh(c)
+
+(Hochreiter and Schmidhuber 1997; the forget gate is Gers, Schmidhuber and Cummins 2000.)
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from chargen import ChargenError
+from chargen.config import SampleConfig
+from chargen.files.arrays import Arrays, Header, Shapes, read_arrays
+from chargen.files.reading import Count, DamagedError, Sha256, damage
+from chargen.store.modelfile import LayerState, write_arrays
+from chargen.store.run import open_model
+from chargen.text.vocabulary import Vocabulary
+from chargen.writing.generate import Until, generate
+from chargen.writing.sampler import filters, generators
+
+Floats = npt.NDArray[np.float32]
+
+WINDOW = 256  # characters of a long seed whose input products are made at once
+STATE_FORMAT = 1
+STATE_BYTES = 2**28  # of a state's file, at the most
+ADVICE = "feed the text again, and save its state anew"
+
+
+class _Numbers(TypedDict):
+    state: int
+    inc: int
+
+
+class _Generator(TypedDict):
+    """The state of a random generator, as NumPy gives it."""
+
+    bit_generator: Literal["PCG64"]
+    state: _Numbers
+    has_uint32: Count
+    uinteger: Count
+
+
+@dataclass(frozen=True)
+class StateHeader(Header):
+    """What a saved state says of itself."""
+
+    model: Sha256  # its `Clone.fingerprint`
+    generator: _Generator | None
+
+    KIND: ClassVar[str] = "state"
+
+    def check(self, shapes: Shapes) -> None:
+        """Raise DamagedError if these aren't what a clone of one row carries."""
+        if (
+            shapes.keys() != {"h", "c"}
+            or shapes["h"] != shapes["c"]
+            or shapes["h"][:1] != (1,)
+            or len(shapes["h"]) != 2
+        ):
+            raise DamagedError("arrays: they are not the h and c of one row")
+
+
+class _Layer(NamedTuple):
+    """One layer's weights, laid out once for the step: a row of them makes one number of z.
+
+    The gates' order is i, f, o, g, and the rows of i, f and o are halved, as σ(z) = ½ tanh(½ z) + ½: one tanh then
+    serves all four gates, and what is left to do for three of them are two calls.
+    """
+
+    kernel: Floats  # (4H, I + H): the input's part, then the recurrent; of the lowest layer only the recurrent, I = 0
+    bias: Floats  # (4H,)
+
+
+class Clone:
+    """A model that reads characters and tells what it expects next; it remembers until `reset_states`.
+
+    ``clone.feed("The ")`` reads, ``clone.logits`` is what it expects, ``clone.generate(200)`` goes on.
+    """
+
+    def __init__(self, weights: Arrays, vocabulary: Vocabulary) -> None:
+        """Take weights named as in `modelfile`, and the vocabulary they were trained with."""
+        self.vocabulary = vocabulary
+        self._weights = weights
+        names = [name.removesuffix("/bias") for name in weights if name.startswith("lstm_") and name.endswith("/bias")]
+        self._layers = [_layer(weights, name, lowest=name == "lstm_0") for name in sorted(names, key=_number)]
+        # The lowest layer's input product is one of V vectors: a row of this table (V, 4H), with the bias in it.
+        lowest = np.concatenate([weights["lstm_0/kernel"], weights["lstm_0/bias"][None]])
+        self._table = np.concatenate([weights["embedding"], np.ones((len(vocabulary), 1), np.float32)], 1) @ _gates(
+            lowest
+        )
+        self._dense = np.ascontiguousarray(weights["dense/kernel"].T, np.float32)  # (V, H)
+        self._dense_bias = np.asarray(weights["dense/bias"], np.float32)
+        self._units = self._dense.shape[1]
+        self._set_rows(1)
+
+    @classmethod
+    def open(cls, path: str | Path | None = None) -> Self:
+        """Open a model file or the best model of a run; None is the newest run's.
+
+        Raises ChargenError if there is no model there.
+        """
+        file = open_model(None if path is None else Path(path))
+        return cls(file.weights, file.vocabulary)
+
+    def _set_rows(self, rows: int) -> None:
+        """Make the state, zero, and the buffers that a step of so many rows works in; a step then allocates nothing."""
+        units, layers = self._units, len(self._layers)
+        self.rows = rows
+        # Feature-major: a row of the batch is a column here, as OpenBLAS multiplies [2048, 512] by [512, 64] a third
+        # faster than the transposed, and by [512, 8] twice as fast. All layers' h lie below one another, so that a
+        # layer's input and its own h are one slice.
+        self._h = np.zeros((layers * units, rows), np.float32)
+        self._c = np.zeros((layers * units, rows), np.float32)
+        self._z = np.empty((4 * units, rows), np.float32)
+        self._row = np.empty((rows, 4 * units), np.float32)
+        self._tanh = np.empty((units, rows), np.float32)
+        self._logits = np.empty((len(self.vocabulary), rows), np.float32)
+        self._make_logits()
+
+    def _make_logits(self) -> None:
+        np.matmul(self._dense, self._h[-self._units :], out=self._logits)
+        self._logits += self._dense_bias[:, None]
+
+    @property
+    def logits(self) -> Floats:
+        """What each row expects next, (rows, V): good until more is read."""
+        return self._logits.T
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing was read yet, or all was forgotten."""
+        return not self._h.any()
+
+    @property
+    def state(self) -> tuple[LayerState, ...]:
+        """A copy of what is carried, by layer: each ``h`` and ``c`` (rows, H). It can be assigned to go back to it."""
+        return tuple(LayerState(self._h[s].T.copy(), self._c[s].T.copy()) for s in self._slices())
+
+    @state.setter
+    def state(self, state: tuple[LayerState, ...]) -> None:
+        if len(state[0].h) != self.rows:
+            self._set_rows(len(state[0].h))
+        for s, layer in zip(self._slices(), state, strict=True):
+            self._h[s], self._c[s] = layer.h.T, layer.c.T
+        self._make_logits()
+
+    def _slices(self) -> list[slice]:
+        return [slice(n * self._units, (n + 1) * self._units) for n in range(len(self._layers))]
+
+    def reset_states(self) -> None:
+        """Forget everything read: the state becomes zero."""
+        self._set_rows(self.rows)
+
+    def repeat(self, rows: int) -> Clone:
+        """Return a clone of so many rows, each of which has read what this one, of one row, has."""
+        other = copy.copy(self)
+        other._set_rows(rows)
+        other._h[:], other._c[:] = self._h, self._c
+        other._make_logits()
+        return other
+
+    def keep(self, rows: npt.NDArray[np.intp]) -> None:
+        """Drop all rows but those, given in order."""
+        h, c = self._h[:, rows], self._c[:, rows]
+        self._set_rows(len(rows))
+        self._h[:], self._c[:] = h, c
+        self._make_logits()
+
+    def step(self, ids: npt.NDArray[np.integer]) -> Floats:
+        """Read one character in each row, ids (rows,); return ``logits`` (rows, V), good until the next step."""
+        units, z = self._units, self._z
+        gates, i, f, o, g = z[: 3 * units], *(z[k * units : (k + 1) * units] for k in range(4))
+        for number, layer in enumerate(self._layers):
+            h = self._h[number * units : (number + 1) * units]
+            c = self._c[number * units : (number + 1) * units]
+            if number:
+                np.matmul(layer.kernel, self._h[(number - 1) * units : (number + 1) * units], out=z)
+                z += layer.bias[:, None]
+            else:
+                np.matmul(layer.kernel, h, out=z)
+                np.take(self._table, ids, 0, out=self._row, mode="clip")
+                z += self._row.T
+            np.tanh(z, out=z)
+            gates *= 0.5
+            gates += 0.5
+            c *= f
+            i *= g
+            c += i
+            np.tanh(c, out=self._tanh)
+            np.multiply(o, self._tanh, out=h)
+        self._make_logits()
+        return self.logits
+
+    def read(self, ids: npt.ArrayLike) -> Floats:
+        """Read the ids (n,) in the one row there is; return the logits after each of them: (n, V)."""
+        return np.asarray(self._window(np.asarray(ids, np.int64)) @ self._dense.T + self._dense_bias)
+
+    def feed(self, text: str | npt.ArrayLike) -> Floats:
+        """Read a text, or its ids (n,), in the one row there is; return the logits after it: (V,).
+
+        Logits are what the next character is drawn from: the logarithm of its probability, up to a constant. Raises
+        ChargenError for a character that is not in the vocabulary (`Vocabulary.repair` removes those).
+        """
+        ids = self.vocabulary.encode(text) if isinstance(text, str) else np.asarray(text, np.int64)
+        for start in range(0, len(ids), WINDOW):
+            self._window(ids[start : start + WINDOW])
+        return np.array(self.logits[0])
+
+    def _window(self, ids: npt.NDArray[Any]) -> Floats:
+        """Read ids (n,), layer by layer, the input products of a layer at once; return the top outputs (n, H)."""
+        if self.rows != 1:
+            raise ValueError("a text is read by a clone of one row: read it first, then repeat the clone")
+        outputs = np.empty((len(ids), 0), np.float32)
+        for layer, s in zip(self._layers, self._slices(), strict=True):
+            below = outputs.shape[1]
+            z = outputs @ layer.kernel[:, :below].T + layer.bias if below else self._table[ids]  # (n, 4H)
+            recurrent = layer.kernel[:, below:]
+            outputs = np.empty((len(ids), self._units), np.float32)
+            h, c = self._h[s, 0], self._c[s, 0]
+            for t in range(len(ids)):
+                i, f, o, g = gates = np.tanh(z[t] + recurrent @ h).reshape(4, -1)
+                gates[:3] *= 0.5
+                gates[:3] += 0.5
+                c *= f
+                c += i * g
+                h[:] = outputs[t] = o * np.tanh(c)
+        self._make_logits()
+        return outputs
+
+    def generate(
+        self, length: int, *, temperature: float = 0.7, random_seed: int | None = None, **settings: Any
+    ) -> Iterator[str]:
+        """Go on with the text for ``length`` characters; yield them one by one.
+
+        ``settings`` are fields of `SampleConfig`: ``top_k``, ``top_p``, ``min_p``, ``allow``, ``forbid``. Without a
+        random seed each call draws another text. Raises ChargenError for a setting out of its range.
+        """
+        config = SampleConfig(length=length, temperature=temperature, **settings)
+        config = SampleConfig.from_json(config.to_json())  # which refuses what is out of range
+        seed = secrets.randbits(32) if random_seed is None else random_seed
+        drawing = generators(seed, self.rows) if temperature else None
+        for piece in generate(self, Until(length), filters(config, self.vocabulary), drawing):
+            yield from piece.text
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights and the vocabulary, by which a saved state knows its model."""
+        digest = hashlib.sha256(self.vocabulary.characters.encode("utf-8", "surrogatepass"))
+        for name in sorted(self._weights):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(self._weights[name], np.float32).data)
+        return digest.hexdigest()
+
+    def save_state(self, path: Path, generator: np.random.Generator | None = None) -> None:
+        """Write the state and a random generator's, so that `load_state` goes on as if nothing had happened between.
+
+        A state that was saved there before is replaced; any other file is left, and ChargenError raised.
+        """
+        check_state_path(path)
+        header = {
+            "kind": "state",
+            "format": STATE_FORMAT,
+            "model": self.fingerprint,
+            "generator": generator.bit_generator.state if generator else None,
+        }
+        write_arrays(path, {"h": self._h.T, "c": self._c.T}, header)
+
+    def load_state(self, path: Path) -> np.random.Generator | None:
+        """Go back to a state that was saved, and return the generator that was saved with it.
+
+        Raises ChargenError, and changes nothing, if the file can't be read or is the state of another model.
+        """
+        header, arrays = read_arrays(path, StateHeader, advice=ADVICE, most=STATE_BYTES)
+        if header.model != self.fingerprint:
+            raise ChargenError(f"{path} is a state of another model: load it with the model it was saved with")
+        generator = None
+        with damage(path, ADVICE):
+            if self.rows != 1 or len(arrays["h"][0]) != len(self._h):
+                raise DamagedError("arrays: they are not of this model's size")
+            if header.generator is not None:
+                generator = np.random.Generator(np.random.PCG64())
+                try:
+                    generator.bit_generator.state = header.generator
+                except (ValueError, OverflowError):
+                    raise DamagedError("generator: its numbers are too large") from None
+        self._h[:], self._c[:] = arrays["h"].T, arrays["c"].T
+        self._make_logits()
+        return generator
+
+
+def check_state_path(path: Path) -> None:
+    """Raise ChargenError if a state can't be saved at ``path``, as another file is there, or no folder."""
+    if path.exists():
+        try:
+            read_arrays(path, StateHeader, advice=ADVICE, most=STATE_BYTES)
+        except ChargenError:
+            raise ChargenError(f"{path} exists and is no saved state: name another file") from None
+    if not path.absolute().parent.is_dir():
+        raise ChargenError(f"{path} can't be written: there is no folder {path.parent}")
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("lstm_"))
+
+
+def _layer(weights: Arrays, name: str, *, lowest: bool) -> _Layer:
+    kernels = [weights[f"{name}/recurrent_kernel"]]
+    if not lowest:
+        kernels.insert(0, weights[f"{name}/kernel"])
+    return _Layer(np.ascontiguousarray(_gates(np.concatenate(kernels)).T), _gates(weights[f"{name}/bias"]))
+
+
+def _gates(weights: Floats) -> Floats:
+    """Bring the last axis from Keras's order i, f, g, o to i, f, o, g, and halve all but g."""
+    i, f, g, o = np.split(np.asarray(weights, np.float32), 4, -1)
+    return np.concatenate([i * 0.5, f * 0.5, o * 0.5, g], -1, dtype=np.float32)

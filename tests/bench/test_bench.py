@@ -1,0 +1,78 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from chargen import ChargenError
+from chargen.bench.sides import interleaved, scale, train_sides
+from chargen.cli import main
+from chargen.machine import multiplies_bfloat16
+
+
+@pytest.mark.long
+def test_the_sampling_benchmark_measures_every_side(trained):
+    result = CliRunner().invoke(main, ["bench", "sample", "--model", str(trained), "--rounds", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    speeds = figures["characters_per_second"]
+    assert set(speeds) == {
+        "chargen, count 1",
+        "chargen, count 8",
+        "chargen, count 64",
+        "Keras in a tf.function",
+        "Keras model.predict",
+        "reading the weights",
+    }
+    assert min(speeds.values()) > 0
+    assert speeds["chargen, count 1"] > speeds["Keras model.predict"]
+    assert 0 < figures["first_character_seconds"] < 30
+
+
+def test_a_side_that_fails_is_named_with_its_reason():
+    with pytest.raises(ChargenError, match=r"the benchmark's one ended by itself: .*none"):
+        interleaved({"one": ("clone", {"model": "none", "count": 1})}, 1)
+
+
+def test_a_side_that_cannot_run_here_leaves_the_others_their_figures(trained):
+    model = str(trained / "model.safetensors")
+    sides = {"one": ("memory", {"model": model}), "two": ("memory", {"model": "none"})}
+    figures = interleaved(sides, 1)
+    assert figures["one"]["per_second"] > 0
+    assert "none" in figures["two"]["failed"]
+
+
+@pytest.mark.long
+def test_the_training_benchmark_tells_speed_share_start_and_memory(here):
+    sizes = ["--layers", "1", "--units", "8", "--embedding", "4", "--batch-size", "4", "--seq-length", "8"]
+    result = CliRunner().invoke(main, ["bench", "train", "book.txt", *sizes, "--rounds", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    both = {"chargen, float32"} if multiplies_bfloat16() else set()
+    assert set(figures["others"]) == {"chargen", "Keras fit, float32"} | both
+    assert figures["characters_per_second"] == figures["others"]["chargen"] > 0
+    assert 0 < figures["share_of_ceiling"] < 1
+    assert figures["peak_memory"] > 1e8
+    assert figures["first_step_seconds"] > 0
+
+
+def test_pytorch_that_is_not_there_is_named_with_the_cure(monkeypatch):
+    monkeypatch.setattr("chargen.bench.sides.find_spec", lambda name: None)
+    with pytest.raises(ChargenError, match="pip install torch"):
+        train_sides({"precision": "auto"}, torch=True)
+
+
+@pytest.mark.long
+def test_the_scaling_benchmark_counts_the_bytes_of_the_gradients(here):
+    sizes = {"layers": 1, "units": 256, "embedding": 8, "batch_size": 4, "seq_length": 4, "precision": "float32"}
+    figures = scale({**sizes, "files": ["book.txt"]}, 2, 30)
+    assert figures["characters_per_second"] > 0
+    assert figures["ring_bytes"] > 1e6
+    if "loopback_bytes" in figures:  # other tests may use the loopback meanwhile
+        assert figures["loopback_bytes"] > 0.9 * figures["ring_bytes"]
+
+
+@pytest.mark.long
+def test_what_the_scaled_training_says_against_its_settings_is_told(here):
+    sizes = {"layers": 1, "units": 8, "embedding": 4, "batch_size": 3, "seq_length": 4, "precision": "float32"}
+    with pytest.raises(ChargenError, match="worker 0 failed"):
+        scale({**sizes, "files": ["book.txt"]}, 2, 30)

@@ -1,0 +1,82 @@
+"""What the launcher refuses, and how it parts the machine; its workers are tried in test_distribute."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from chargen.cli import main
+from chargen.commands.common import Stop
+from chargen.commands.launch import failure, places, some_cores, watch
+
+
+def launch(*arguments):
+    return CliRunner().invoke(main, ["launch", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", 0, "--", "train"], "0 is not in the range"),
+        (["--", "train"], "Missing option '--workers'"),
+        (["--workers", 2], "Missing argument"),
+        (["--workers", 2, "--", "sample"], "train is what can be launched, not sample"),
+        (["--workers", 2, "--", "train", "--batch-sze", 3], "No such option"),
+        (["--workers", 2, "--", "train", "none.txt"], "'none.txt' does not exist"),
+        (["--workers", 2, "--", "train", "--distribute", "mirrored"], "train without launch"),
+        (["--workers", 2, "--logs", "here", "--", "train"], "here exists and is left as it is"),
+        (["--workers", 2, "--logs", "file/here", "--", "train"], "can't be made"),
+    ],
+)
+def test_what_cannot_be_launched_is_refused_before_anything_starts(here, arguments, message):
+    (here / "here").mkdir()
+    (here / "file").touch()
+    result = launch(*arguments)
+    assert result.exit_code in (1, 2)
+    assert re.search(message, result.output), result.output
+
+
+def test_each_worker_has_a_place_and_a_port_of_its_own():
+    configs = [json.loads(place) for place in places(3)]
+    assert [config["task"] for config in configs] == [{"type": "worker", "index": n} for n in range(3)]
+    assert len(set(configs[0]["cluster"]["worker"])) == 3
+    assert all(config["cluster"] == configs[0]["cluster"] for config in configs)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="there is no affinity")
+def test_the_workers_part_the_cores_and_share_them_where_there_are_too_few():
+    before, parts = os.sched_getaffinity(0), []
+    for number in range(len(before) + 1):
+        with some_cores(number, len(before) + 1):
+            parts.append(os.sched_getaffinity(0))
+        assert os.sched_getaffinity(0) == before
+    assert set.union(*parts) == before
+    assert all(parts)
+
+
+def process(program):
+    return subprocess.Popen([sys.executable, "-c", f"import signal, sys, time\n{program}"])
+
+
+def test_when_one_fails_the_others_are_ended_even_one_that_takes_no_heed(monkeypatch, tmp_path):
+    monkeypatch.setattr("chargen.commands.launch.PATIENCE", 1)
+    monkeypatch.chdir(tmp_path)
+    deaf = process("signal.signal(signal.SIGTERM, lambda *_: None)\nopen('deaf', 'x')\nwhile True: time.sleep(1)")
+    fails = "import os\nwhile not os.path.exists('deaf'): time.sleep(0.01)\nsys.exit(3)"
+    workers = [deaf, process("while True: time.sleep(1)"), process(fails)]
+    assert watch(workers, Stop()) == 2
+    assert [worker.returncode for worker in workers] == [-signal.SIGKILL, -signal.SIGTERM, 3]
+
+
+def test_the_last_words_of_the_worker_that_failed_are_told(tmp_path):
+    (tmp_path / "worker-2.log").write_text("much\nError: this is wrong\n")
+    assert failure(2, 1, tmp_path).endswith("its last words: Error: this is wrong")
+    assert "worker 2 was ended by SIGKILL" in failure(2, -9, tmp_path)
+    assert failure(0, 1, tmp_path).endswith(f"the others were ended, and what they said is in {tmp_path}")
+    (tmp_path / "worker-2.log").unlink()
+    assert failure(0, 1, tmp_path) == "worker 0 failed with exit code 1"  # the only one

@@ -1,0 +1,170 @@
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chargen import ChargenError
+from chargen.config import ModelConfig, TrainConfig
+from chargen.store.modelfile import Checkpoint
+from chargen.store.run import Run
+from chargen.text.corpus import read
+from chargen.text.vocabulary import Vocabulary
+from chargen.training.plan import blanked, fixed, machine, plan, reason, resume, sizes
+
+SPEED = 3e11  # operations a second
+
+
+@pytest.fixture
+def corpus(here):
+    return read(["book.txt"])
+
+
+def planned(corpus, *, asked=(), **settings):
+    return plan(corpus, ModelConfig(), TrainConfig(**settings), set(asked) | set(settings), SPEED)
+
+
+def test_epochs_are_turned_into_steps_of_the_training_part(corpus):
+    config = planned(corpus, epochs=2.5, batch_size=4, seq_length=10)
+    characters = len(corpus.ids) - round(len(corpus.ids) * 0.1)
+    assert config.stop == round(2.5 * ((characters - 1) // 40))
+    assert planned(corpus, steps=7).stop == 7
+    assert planned(corpus, epochs=1e-9).stop == 1
+
+
+def test_sizes_that_were_not_asked_for_shrink_to_a_small_text(corpus):
+    small = replace(corpus, ids=corpus.ids[:200])
+    default = planned(small).train
+    assert default.batch_size * default.seq_length <= 180
+    assert default.batch_size < TrainConfig().batch_size
+    assert default.minutes == 10
+    asked = planned(small, batch_size=20).train
+    assert (asked.batch_size, asked.seq_length) == (20, 8)
+    assert planned(small, seq_length=30).train.seq_length == 30
+    both = planned(small, batch_size=300, seq_length=300).train
+    assert (both.batch_size, both.seq_length) == (300, 300)
+
+
+def checkpointed(corpus, asked=None, **progress):
+    run = Run.create(None, planned(corpus, steps=10, **(asked or {})), corpus)
+    file = Checkpoint({}, corpus.vocabulary, run.config.model, {"progress": progress}, {})
+    run.checkpoint = lambda: file  # type: ignore[method-assign]
+    return run
+
+
+def test_a_finished_run_gets_a_new_schedule_from_where_it_is(corpus):
+    run = checkpointed(corpus, step=10, finished=True)
+    config = resume(run, corpus, TrainConfig(steps=5, patience=3), {"steps", "patience"})
+    assert (config.start, config.stop, config.train.steps, config.train.patience) == (10, 15, 5, 3)
+    assert resume(run, corpus, TrainConfig(minutes=2.0), {"minutes"}).stop is None
+    assert resume(run, corpus, TrainConfig(), set()) == run.config  # without one it stays finished
+
+
+def test_what_is_blanked_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corpus):
+    """By all that will have been read, from the first step on."""
+    for asked in ({}, {"dropout": 0.3, "weight_drop": 0.2}):
+        run = checkpointed(corpus, {"batch_size": 4, "seq_length": 10, **asked}, step=10, finished=True)
+        assert {"dropout": 0, "weight_drop": 0, **asked}.items() <= run.config.train.to_json().items()
+        config = resume(run, corpus, TrainConfig(epochs=20), {"epochs"})
+        characters = len(corpus.split(0.1)[0].ids)
+        own = asked or blanked(config.model.units, characters, (config.stop or 0) * 40 / characters)
+        assert own["weight_drop"] > 0
+        assert own.items() <= config.train.to_json().items()
+        later = resume(run, corpus, TrainConfig(minutes=3.0), {"minutes"})
+        assert (asked or dict.fromkeys(own)).items() <= later.train.to_json().items()
+
+
+def test_the_schedule_of_an_unfinished_run_stays(corpus):
+    run = checkpointed(corpus, step=4)
+    assert resume(run, corpus, TrainConfig(steps=99), set()) == run.config
+    with pytest.raises(ChargenError, match=r"--steps would change the schedule.*chargen train --resume runs/book"):
+        resume(run, corpus, TrainConfig(steps=5), {"steps"})
+
+
+@pytest.mark.parametrize("characters", [150_000, 1_000_000, 5_000_000])
+def test_more_time_takes_a_larger_layer(characters):
+    units = [sizes(characters, 80, TrainConfig(minutes=m), SPEED)["units"] for m in (1, 10, 60)]
+    assert units[0] < units[1] < units[2]
+
+
+@given(st.integers(1, 2000), st.integers(100, 10**9), st.floats(0, 1000), st.floats(1, 10))
+def test_more_is_blanked_the_oftener_a_text_is_read_the_larger_the_layer_and_the_smaller_the_text(
+    units, characters, passes, more
+):
+    least = blanked(units, characters, passes)
+    assert all(0 <= share <= 0.4 for share in least.values())
+    for other in (
+        blanked(units, characters, passes * more),
+        blanked(round(units * more), characters, passes),
+        blanked(units, max(1, round(characters / more)), passes),
+    ):
+        assert least["dropout"] <= other["dropout"]
+        assert least["weight_drop"] <= other["weight_drop"]
+
+
+def test_nothing_is_blanked_of_a_text_that_is_read_once_or_twice():
+    assert blanked(1280, 200_000, 2) == {"dropout": 0, "weight_drop": 0}
+
+
+def test_what_is_blanked_is_chosen_when_the_steps_are_known_unless_it_was_asked_for(corpus):
+    def shares(config):
+        return config.train.to_json()["dropout"], config.train.to_json()["weight_drop"]
+
+    config = planned(corpus, minutes=1, batch_size=4, seq_length=10)
+    assert (config.stop, *shares(config)) == (None, None, None)
+    few, many = (fixed(config, steps, 100_000) for steps in (8_000, 50_000))
+    assert (few.stop, many.stop) == (8_000, 50_000)
+    assert shares(few) == tuple(blanked(few.model.units, 100_000, 3.2).values())
+    assert 0 < shares(few)[0] < shares(many)[0]
+    assert 0 == shares(few)[1] < shares(many)[1]
+    own = fixed(planned(corpus, minutes=1, dropout=0.9, weight_drop=0.1), 50, 100_000)
+    assert shares(own) == (0.9, 0.1)
+
+
+def test_epochs_choose_by_what_is_read_and_minutes_by_what_would_be(corpus):
+    few, many = (sizes(1_000_000, 80, TrainConfig(epochs=e), SPEED) for e in (1, 50))
+    assert few["units"] < many["units"]
+    once, often = (plan(corpus, ModelConfig(units=8), TrainConfig(epochs=e), {"units"}, SPEED) for e in (1, 50))
+    assert (once.train.dropout or 0) < (often.train.dropout or 0)
+    assert sizes(1_000_000, 80, TrainConfig(steps=1000), 1) == sizes(1_000_000, 80, TrainConfig(epochs=4.096), 9)
+    own = plan(corpus, ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"}, SPEED)
+    assert (own.model.units, own.train.dropout) == (7, 0.9)
+
+
+def test_a_wider_layer_learns_at_a_lower_rate_whoever_chose_its_width(corpus):
+    rates = [sizes(1_000_000, 80, TrainConfig(epochs=1), SPEED, units)["learning_rate"] for units in (9, 64, 256, 1024)]
+    assert rates == [0.03, 0.03, 0.0213, 0.0106]
+    assert planned(corpus, epochs=1, learning_rate=0.5).train.learning_rate == 0.5
+
+
+def test_the_guess_counts_what_a_unit_costs_beside_its_weights(corpus):
+    def read_in_a_minute(units):
+        config = plan(corpus, ModelConfig(units=units), TrainConfig(minutes=1), {"units"}, SPEED)
+        told = reason(config, len(corpus.vocabulary), SPEED)
+        return int(told.split()[1].replace(",", ""))
+
+    half, whole = read_in_a_minute(128), read_in_a_minute(256)
+    assert 2 < half / whole < 3  # the weights alone make it more than 3
+
+
+def test_a_large_vocabulary_takes_a_last_layer_of_low_rank_unless_it_is_asked_to_be_whole(corpus):
+    train = TrainConfig(steps=5)
+    few, many = (sizes(1_000_000, distinct, train, SPEED, 384)["output_rank"] for distinct in (1999, 2000))
+    assert (few, many) == (0, 64)
+    assert sizes(1_000_000, 5000, train, SPEED, 3)["output_rank"] == 1
+    large = replace(corpus, vocabulary=Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + 3000)))))
+    assert plan(large, ModelConfig(units=60), train, {"units"}, SPEED).model.output_rank == 10
+    assert plan(large, ModelConfig(units=60), train, {"units", "output_rank"}, SPEED).model.output_rank == 0
+
+
+def test_a_slower_machine_takes_a_smaller_layer(corpus):
+    fast, slow = (sizes(1_000_000, 80, TrainConfig(minutes=10), speed)["units"] for speed in (SPEED, SPEED / 4))
+    assert slow < fast
+    assert 1e9 < machine(TrainConfig(precision="float32")) < 1e14
+
+
+def test_the_same_products_make_a_machine_faster_that_computes_in_bfloat16(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock) / 10)
+    assert machine(TrainConfig(precision="bfloat16")) > 1.5 * machine(TrainConfig(precision="float32"))

@@ -1,0 +1,34 @@
+from html.parser import HTMLParser
+
+from chargen.writing.shading import page
+
+
+class Text(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.inside, self.text, self.classes, self.links = False, "", [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.inside = self.inside or tag == "pre"
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+        if self.inside and tag == "span":
+            self.classes.append(dict(attributes)["class"])
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag != "pre"
+
+    def handle_data(self, data):
+        self.text += data if self.inside else ""
+
+
+def test_a_page_holds_the_whole_text_as_it_is_and_nothing_from_elsewhere():
+    text = 'a <b> & "é" 漢\n😀'
+    parser = Text()
+    parser.feed(page("x & y", "1 < 2", [(c, 0.1) for c in text]))
+    assert (parser.text, parser.links, parser.classes) == (text, [], [])
+
+
+def test_a_character_is_shaded_by_its_bits_and_like_neighbours_together():
+    parser = Text()
+    parser.feed(page("", "", [("a", 0.0), ("b", 0.7), ("c", 1.0), ("d", 2.1), ("e", 99.0)]))
+    assert parser.classes == ["b1", "b3", "b12"]  # 1.01 and 1.44 bits, 3.03, and what is off the scale
