@@ -90,7 +90,7 @@ def export(
     from chargen.writing.clone import Clone
 
     path = Path(os.path.abspath(find_model(model)))  # noqa: PTH100  # a link keeps the name that people gave it
-    file = ModelFile.read(path)
+    file = ModelFile.read(path).for_inference()
     title = path.parent.name if (path.parent / CONFIG).exists() and path.name in (MODEL, CHECKPOINT) else path.stem
     folder = output or (path.parent / "exports")
     try:

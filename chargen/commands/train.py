@@ -239,7 +239,7 @@ def decide(
         if files and STANDARD_INPUT not in files:
             config = replace(config, files=text.files)
         return Chosen(run, config, text, "")
-    old = None if parent is None else ModelFile.read(find_model(parent), as_trained=True)
+    old = None if parent is None else ModelFile.read(find_model(parent)).for_training()
     known = None if old is None else old.vocabulary
     with reading() as advance:
         text = corpus.read(files, training, known, corpus.cache_folder(training), advance)
@@ -428,10 +428,10 @@ def table_line(validation: Validation) -> str:
 
 def taste(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
     """Return a line of what the model, just validated, goes on with after the text ``before``."""
-    from chargen.store.modelfile import ready, with_temperature
+    from chargen.store.modelfile import ModelFile, with_temperature
     from chargen.writing.clone import Clone
 
     weights = with_temperature(model.arrays(), validation.record["temperature"])
-    clone = Clone(ready(weights, vocabulary), vocabulary)
+    clone = Clone(ModelFile(weights, vocabulary, model.config, {}, {}).for_inference().weights, vocabulary)
     clone.feed(before)
     return " ".join("".join(clone.generate(length, random_seed=validation.record["step"])).split())

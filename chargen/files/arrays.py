@@ -9,6 +9,7 @@ not against people.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import zlib
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from msgspec import Meta
 
 from chargen import ChargenError
+from chargen.files.disk import write_beside
 from chargen.files.reading import (
     FILE_BYTES,
     JSON_BYTES,
@@ -55,7 +57,7 @@ class Header:
     checksum: str
 
     KIND: ClassVar[str]
-    FORMATS: ClassVar[tuple[int, ...]] = (1,)  # that are read
+    FORMAT: ClassVar[int] = 1
     DTYPES: ClassVar[tuple[str, ...]] = FLOATS
 
     def check(self, shapes: Shapes) -> None:
@@ -119,6 +121,19 @@ def read_arrays(
         return header, {name: _array(data[start:], name, tensor) for name, tensor in tensors.items()}
 
 
+def write_arrays(path: Path, arrays: Arrays, header: Mapping[str, Any]) -> None:
+    """Write arrays and a header as one file for `read_arrays`. The file replaces any at ``path`` in one step.
+
+    ``header`` is a JSON object with the fields of a `Header`, except the checksum. Equal contents make equal files.
+    Raises ChargenError if the file cannot be written.
+    """
+    from safetensors.numpy import save  # imported here, because reading does not need it
+
+    # One entry of sorted JSON, because safetensors does not keep the order of several entries.
+    metadata = {"chargen": json.dumps({**UNSEALED, **header}, sort_keys=True)}
+    write_beside(path, seal(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)))
+
+
 def _head(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the table of arrays and what the file says of itself, from its first bytes, and no more of them."""
     length = int.from_bytes(file.read(8), "little")
@@ -136,9 +151,9 @@ def _declared(told: dict[str, Any], path: Path, headers: tuple[type[H], ...]) ->
     header = next((one for one in headers if base.kind == one.KIND), None)
     if header is None:
         raise ChargenError(f"{path} is not a {headers[0].KIND}, but of the kind {shown(base.kind)}")
-    if base.format not in header.FORMATS:
+    if base.format != header.FORMAT:
         raise ChargenError(
-            f"{path} has format {base.format}, this chargen reads formats up to {header.FORMATS[-1]}: "
+            f"{path} has format {base.format}, and this chargen reads format {header.FORMAT}: "
             "install the chargen that wrote it, or a later one"
         )
     return converted(told, header)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,9 @@ from chargen import ChargenError
 from chargen.config import Execution, ModelConfig
 from chargen.files.arrays import Arrays
 from chargen.network.unroll import Prepared, State, project, unroll
+from chargen.store import modelfile
 from chargen.store.modelfile import LayerState, ModelFile
+from chargen.store.modelfile import state_arrays as state_arrays
 
 
 class CharLM(keras.Model):  # type: ignore[misc]
@@ -164,17 +166,9 @@ def reset_rows(state: State, rows: tf.Tensor) -> State:
     return tuple(LayerState(h * keep, c * keep) for h, c in state)
 
 
-def state_arrays(state: State) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the state by name, ``lstm_<n>/h`` and ``lstm_<n>/c``, each (B, H)."""
-    return {
-        f"lstm_{n}/{field}": np.array(getattr(s, field).numpy()) for n, s in enumerate(state) for field in s._fields
-    }
-
-
-def state_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> State:
-    """Return the state whose `state_arrays` these are."""
-    layers = range(len(arrays) // len(LayerState._fields))
-    return tuple(LayerState(*(tf.constant(arrays[f"lstm_{n}/{f}"]) for f in LayerState._fields)) for n in layers)
+def state_of(arrays: Arrays) -> State:
+    """Return the state, as tensors, whose `state_arrays` are these."""
+    return tuple(LayerState(*map(tf.constant, layer)) for layer in modelfile.state_of(arrays))
 
 
 def dropout_mask(

@@ -260,7 +260,7 @@ class Run:
         config, step = self.config, Progress.of(checkpoint).step
         if (checkpoint.config, checkpoint.summary["sha256"]) != (config.model, config.sha256):
             raise ChargenError(f"{self.checkpoint_path} is of another run: bring this run's own back, or train anew")
-        rows = len(checkpoint.extra["state/lstm_0/h"]) if checkpoint.extra else config.train.batch_size
+        rows = checkpoint.rows or config.train.batch_size
         with damage(self.config_path, MEND):
             if rows != config.train.batch_size:
                 raise DamagedError(f"train.batch_size: the checkpoint has {rows:,} streams")
@@ -325,8 +325,8 @@ def find_model(path: Path | None) -> Path:
 
 
 def open_model(path: Path | None) -> ModelFile:
-    """Read the model that `find_model` finds."""
-    return ModelFile.read(find_model(path))
+    """Return the model that `find_model` finds, in its form for inference."""
+    return ModelFile.read(find_model(path)).for_inference()
 
 
 def refuse_taken(path: Path) -> None:

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from chargen import ChargenError
 from chargen.config import SampleConfig
-from chargen.files.arrays import Arrays, Header, Shapes, read_arrays
+from chargen.files.arrays import Arrays, Header, Shapes, read_arrays, write_arrays
 from chargen.files.reading import Count, DamagedError, Sha256, damage
-from chargen.store.modelfile import LayerState, write_arrays
+from chargen.store.modelfile import LayerState, state_arrays, state_of, state_shapes
 from chargen.store.run import open_model
 from chargen.text.vocabulary import Vocabulary
 from chargen.writing.generate import Until, generate
@@ -63,13 +63,9 @@ class StateHeader(Header):
 
     def check(self, shapes: Shapes) -> None:
         """Raise DamagedError if these aren't what a clone of one row carries."""
-        if (
-            shapes.keys() != {"h", "c"}
-            or shapes["h"] != shapes["c"]
-            or shapes["h"][:1] != (1,)
-            or len(shapes["h"]) != 2
-        ):
-            raise DamagedError("arrays: they are not the h and c of one row")
+        units = next(iter(shapes.values()), ())[-1:]
+        if not units or shapes != state_shapes(1, len(shapes) // 2, *units):
+            raise DamagedError("arrays: they are not a state of one row")
 
 
 class _Layer(NamedTuple):
@@ -275,7 +271,7 @@ class Clone:
             "model": self.fingerprint,
             "generator": generator.bit_generator.state if generator else None,
         }
-        write_arrays(path, {"h": self._h.T, "c": self._c.T}, header)
+        write_arrays(path, state_arrays(self.state), header)
 
     def load_state(self, path: Path) -> np.random.Generator | None:
         """Go back to a state that was saved, and return the generator that was saved with it.
@@ -287,7 +283,7 @@ class Clone:
             raise ChargenError(f"{path} is a state of another model: load it with the model it was saved with")
         generator = None
         with damage(path, ADVICE):
-            if self.rows != 1 or len(arrays["h"][0]) != len(self._h):
+            if {name: a.shape for name, a in arrays.items()} != state_shapes(self.rows, len(self._layers), self._units):
                 raise DamagedError("arrays: they are not of this model's size")
             if header.generator is not None:
                 generator = np.random.Generator(np.random.PCG64())
@@ -295,8 +291,7 @@ class Clone:
                     generator.bit_generator.state = header.generator
                 except (ValueError, OverflowError):
                     raise DamagedError("generator: its numbers are too large") from None
-        self._h[:], self._c[:] = arrays["h"].T, arrays["c"].T
-        self._make_logits()
+        self.state = state_of(arrays)
         return generator
 
 

@@ -183,7 +183,7 @@ def test_the_best_model_has_the_temperature_at_which_the_validation_text_costs_l
     assert last["temperature"] == best > 1
     assert last["validation_bpc"] == pytest.approx(bits(nats[best]), abs=1e-5)
     assert last["validation_bpc"] < bits(nats[1.0]) - 0.001
-    file, trained = ModelFile.read(run.model_path), ModelFile.read(run.model_path, as_trained=True)
+    file, trained = ModelFile.read(run.model_path), ModelFile.read(run.model_path).for_training()
     assert file.summary["step"] == last["step"]
     x, state = ids[None].astype(np.int32), raw.zero_state(1)
     np.testing.assert_allclose(CharLM.of(file)(x, state)[0], raw(x, state)[0] / best, rtol=1e-3, atol=1e-4)
