@@ -65,7 +65,7 @@ class StateHeader(Header):
         """Raise DamagedError if these aren't what a clone of one row carries."""
         units = next(iter(shapes.values()), ())[-1:]
         if not units or shapes != state_shapes(1, len(shapes) // 2, *units):
-            raise DamagedError("arrays: they are not a state of one row")
+            raise DamagedError("arrays: they are not the h and c of one row")
 
 
 class _Layer(NamedTuple):

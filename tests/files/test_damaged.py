@@ -448,12 +448,12 @@ def state(model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (retyped("h", "I32"), ["'h'", "dtype"]),
-        (numbered("c", np.nan), ["'c'", "not finite"]),
-        (lambda table, told, arrays: table["h"].update(shape=[6, 1]), ["h and c"]),
-        (lambda table, told, arrays: table["h"].update(shape=[6]), ["h and c"]),
-        (lambda table, told, arrays: table["h"].update(shape=[]), ["'h'"]),
-        (lambda table, told, arrays: table.update(a=table.pop("h")), ["h and c"]),
+        (retyped("lstm_0/h", "I32"), ["'lstm_0/h'", "dtype"]),
+        (numbered("lstm_1/c", np.nan), ["'lstm_1/c'", "not finite"]),
+        (lambda table, told, arrays: table["lstm_0/h"].update(shape=[3, 1]), ["h and c"]),
+        (lambda table, told, arrays: table["lstm_0/h"].update(shape=[3]), ["h and c"]),
+        (lambda table, told, arrays: table["lstm_0/h"].update(shape=[]), ["'lstm_0/h'"]),
+        (lambda table, told, arrays: table.update(a=table.pop("lstm_0/h")), ["h and c"]),
         (valued("generator", value={"state": 1}), ["generator"]),
         (valued("generator", "bit_generator", value="MT19937"), ["generator.bit_generator"]),
         (valued("generator", "state", "inc", value=-1), ["generator"]),
