@@ -553,7 +553,7 @@ def corpus_steps(settings: Settings) -> None:
 
     corpus = read([settings["folder"]], cache=Path(settings["cache"]))
     config, train = ModelConfig(units=128), TrainConfig()
-    part = corpus.split(train.validation, train.held_out)[0]
+    part = corpus.split(train)[0]
     execution, _ = choose(train)
     own_process(execution)
     model = CharLM(len(corpus.vocabulary), config, execution=execution)

@@ -147,7 +147,7 @@ def own_text(model: Path | None, split: str, *, both: bool) -> tuple[str, Read]:
     """Return the text that a model's run was trained on, empty unless ``both`` are wanted, and a part to be scored."""
     run = run_of(model)
     corpus = run.corpus()
-    parts = corpus.split(run.config.train.validation, run.config.train.held_out)
+    parts = corpus.split(run.config.train)
     training, part = corpus.vocabulary.decode(parts[0].ids) if both else "", parts[split == "validation"]
     name = f"{corpus.name}, its part for {split}"
     return training, Read(name, (corpus.vocabulary.decode(part.ids),), starts=part.starts)

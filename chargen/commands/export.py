@@ -123,7 +123,7 @@ def text_for_proof(folder: Path, model: ModelFile, clone: Clone) -> tuple[npt.ND
     try:
         run = Run(folder)
         if run.config.sha256 == model.summary.get("sha256"):
-            ids = run.corpus().split(run.config.train.validation, run.config.train.held_out)[1].ids[: CHARACTERS + 1]
+            ids = run.corpus().split(run.config.train)[1].ids[: CHARACTERS + 1]
             if len(ids) >= 2:
                 return ids, "the validation text"
     except (ChargenError, OSError):

@@ -135,7 +135,7 @@ def train(
             opened, path = distribute.same_run(own, own.path if own else stack.enter_context(temporary()))
             config = opened.config
             text = chosen.text if chosen else same_text(opened, files, training)
-            part, validation = text.split(config.train.validation, config.train.held_out)
+            part, validation = text.split(config.train)
             streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
             with quiet():
                 size, seed = len(text.vocabulary), config.train.random_seed
@@ -249,12 +249,12 @@ def decide(
         config = replace(config, parent=str(find_model(parent).resolve()), known=known)
     else:
         config = plan.plan(text, shape, training, asked, speed, replicas)
-    part, _ = text.split(config.train.validation, config.train.held_out)
+    part, _ = text.split(config.train)
     try:
         Streams(part.ids, config.train.batch_size, config.train.seq_length)
     except ChargenError as error:  # of a text that is too short
         raise ChargenError(f"{text.name}: {error}") from None
-    why = "" if old is not None or "units" in asked else plan.reason(config, len(text.vocabulary), speed)
+    why = "" if old is not None or "units" in asked else plan.reason(config, text, speed)
     return Chosen(None, config, text, why, old)
 
 
@@ -285,7 +285,7 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
     from chargen.store.modelfile import weight_shapes
 
     model, training, execution = config.model, config.train, config.execution
-    held_out = len(corpus.split(training.validation, training.held_out)[1].ids)
+    held_out = len(corpus.split(training)[1].ids)
     parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
     for note in corpus.notes[:NOTES]:
         say(note)
@@ -381,7 +381,7 @@ def old_text(parent: Path, run: Path) -> str:
         corpus = owner.corpus()
     except ChargenError as error:
         return f"old text  not compared, as it can't be read: {error}"
-    ids, starts = corpus.split(owner.config.train.validation, owner.config.train.held_out)[1]
+    ids, starts = corpus.split(owner.config.train)[1]
     ids, starts = ids[:OLD_TEXT], starts[starts < OLD_TEXT]
     nats = []
     for file in (before, after):

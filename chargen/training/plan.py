@@ -16,7 +16,7 @@ from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.machine import cores, multiplies_bfloat16
 from chargen.store.modelfile import weight_shapes
 from chargen.store.run import Progress, Run, RunConfig
-from chargen.text.corpus import Corpus, held_out
+from chargen.text.corpus import Corpus
 from chargen.text.streams import fit, windows_per_epoch
 
 MINUTES = 10.0  # where no length is asked for
@@ -73,7 +73,7 @@ def plan(
     batch size and window are made smaller where the text is too short for them (see `streams.fit`). Raises ChargenError
     if the batch size that is asked for can't be divided among the replicas.
     """
-    characters = len(corpus.split(train.validation, train.held_out)[0].ids)
+    characters = len(corpus.split(train)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
         train = replace(train, minutes=MINUTES)
     units = model.units if "units" in asked else None
@@ -170,10 +170,10 @@ def sizes(
     }
 
 
-def reason(config: RunConfig, vocabulary: int, speed: float) -> str:
+def reason(config: RunConfig, corpus: Corpus, speed: float) -> str:
     """Return, in a line, what the sizes of a run follow from; what was asked for is as it was asked."""
-    characters = config.characters - held_out(config.characters, config.train.validation, config.train.held_out)
-    read = _read(config.model.units, characters, vocabulary, config.train, speed)
+    characters = len(corpus.split(config.train)[0].ids)
+    read = _read(config.model.units, characters, len(corpus.vocabulary), config.train, speed)
     return (
         f"some {read:,.0f} characters will be read, the text {read / characters:.1f} times; "
         f"{config.model.units} units are worth it from {worth(config.model.units):,.0f} on"
@@ -231,7 +231,7 @@ def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str],
         return config
     if not length:
         return config
-    characters = len(corpus.split(config.train.validation, config.train.held_out)[0].ids)
+    characters = len(corpus.split(config.train)[0].ids)
     chosen = {} if config.stop is None else _blanked(config, config.stop, characters)
     again: dict[str, Any] = {name: None for name, share in chosen.items() if getattr(config.train, name) == share}
     settings = replace(config.train, minutes=train.minutes, epochs=train.epochs, steps=train.steps, **again)

@@ -105,7 +105,7 @@ def again(folder, name):
 def some_steps(run, last=None):
     """Train in this process until a step is made, or to the end; a checkpoint is left."""
     config, corpus = run.config, run.corpus()
-    part, validation = corpus.split(config.train.validation)
+    part, validation = corpus.split(config.train)
     size, seed = len(corpus.vocabulary), config.train.random_seed
     model = CharLM(size, config.model, seed, config.execution, part.log_shares(size))
     streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
@@ -256,7 +256,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 run, corpus = Run(Path(sys.argv[1])), read(["book.txt"])
 config = run.config.train
-part, validation = corpus.split(config.validation)
+part, validation = corpus.split(config)
 with strategy.scope():
     size = len(corpus.vocabulary)
     model = CharLM(size, run.config.model, config.random_seed, run.config.execution, part.log_shares(size))

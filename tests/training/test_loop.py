@@ -64,7 +64,7 @@ def begin(corpus, name, shape=SHAPE, **settings):
 
 def training(run, corpus, model=None):
     settings = run.config.train
-    part, validation = corpus.split(settings.validation)
+    part, validation = corpus.split(settings)
     model = model or CharLM(len(corpus.vocabulary), run.config.model, settings.random_seed)
     streams = Streams(part.ids, settings.batch_size, settings.seq_length, part.starts)
     return closing(train(model, corpus.vocabulary, streams, validation, run))
@@ -162,7 +162,9 @@ def test_a_last_layer_of_low_rank_is_trained_stopped_and_gone_on_with(corpus):
     metrics = whole.metrics()
     assert metrics[-1]["validation_bpc"] < metrics[0]["training_bpc"] - 0.3
     file = ModelFile.read(whole.model_path)
-    nats = score(corpus.vocabulary.decode(corpus.split(0.1)[1].ids), file.vocabulary, in_order(CharLM.of(file)))
+    nats = score(
+        corpus.vocabulary.decode(corpus.split(whole.config.train)[1].ids), file.vocabulary, in_order(CharLM.of(file))
+    )
     assert bits(nats.nats_per_character) == pytest.approx(metrics[-1]["validation_bpc"], abs=5e-3)
 
 
@@ -177,7 +179,7 @@ def test_the_best_model_has_the_temperature_at_which_the_validation_text_costs_l
     (last,) = run.metrics()
     raw = CharLM(len(corpus.vocabulary), shape)
     raw.assign(Checkpoint.read(run.checkpoint_path).weights)
-    ids = corpus.split(0.1)[1].ids
+    ids = corpus.split(run.config.train)[1].ids
     nats = {round(t, 4): in_order(raw, temperatures=[t])(ids).mean(dtype="float64") for t in TEMPERATURES}
     best = min(nats, key=nats.__getitem__)
     assert last["temperature"] == best > 1
