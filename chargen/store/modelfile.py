@@ -35,7 +35,7 @@ from msgspec import Meta, to_builtins
 
 from chargen.config import ModelConfig
 from chargen.files.arrays import Arrays, Header, Shapes, read_arrays, write_arrays
-from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, damage, shown
+from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, errors_of, shown
 from chargen.text.vocabulary import Vocabulary
 
 ADVICE = "restore a copy, or train again"
@@ -201,7 +201,7 @@ class ModelFile:
         """
         kinds = (CheckpointHeader,) if cls is Checkpoint else (ModelHeader, CheckpointHeader)
         header, arrays = read_arrays(path, *kinds, advice=ADVICE)
-        with damage(path, ADVICE):
+        with errors_of(path, ADVICE):
             vocabulary = Vocabulary(header.vocabulary, header.unknown)
         weights = {name: arrays.pop(name) for name in weight_shapes(len(vocabulary), header.model)}
         return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays)

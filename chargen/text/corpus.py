@@ -28,9 +28,9 @@ from msgspec import Meta
 
 from chargen import ChargenError
 from chargen.config import TrainConfig
-from chargen.files.arrays import UNSEALED, seal, sealed
+from chargen.files.arrays import NO_CHECKSUM, checksum_matches, with_checksum
 from chargen.files.disk import locked, move, sweep, temporary, write_beside
-from chargen.files.reading import Count, DamagedError, Sha256, converted, damage, open_regular, parsed, read_regular
+from chargen.files.reading import Count, DamagedError, Sha256, converted, errors_of, open_regular, parsed, read_regular
 from chargen.text.documents import BUNDLED_BOOK, STANDARD_INPUT, Reading, Source, decode, sources, text
 from chargen.text.encodings import NoTextError
 from chargen.text.spool import Advance as Advance
@@ -65,7 +65,7 @@ class Part(NamedTuple):
 class _Description:
     """The contents of ``corpus.json``."""
 
-    checksum: str = UNSEALED["checksum"]  # of the file; it has to come first
+    checksum: str = NO_CHECKSUM  # of the file; it has to come first
     format: int = FORMAT
     vocabulary: str
     unknown: str | None
@@ -238,13 +238,13 @@ def opened(
     ``files`` and ``name`` are those of the corpus. ``mapped`` ids are read from the disk when they are used; else they
     are in memory. Raises ChargenError, which ends with ``advice``, if the corpus is damaged.
     """
-    with damage(folder, advice):
+    with errors_of(folder, advice):
         for file in FILES:
             if not (folder / file).exists():
                 raise DamagedError(f"{file}: it is missing")
         data = read_regular(folder / DESCRIPTION)
         described = converted(parsed(data), _Description)
-        if not sealed(data):
+        if not checksum_matches(data):
             raise DamagedError(f"{DESCRIPTION}: its checksum is not that of its contents")
         vocabulary = Vocabulary(described.vocabulary, described.unknown)
         ids = _array(folder / IDS, vocabulary.dtype, described.characters, mapped=mapped)
@@ -372,4 +372,4 @@ def _describe(folder: Path, starts: Starts, vocabulary: Vocabulary, notes: Seque
         starts=zlib.crc32(starts.data),
         **rest,
     )
-    write_beside(folder / DESCRIPTION, seal(json.dumps(asdict(description)).encode()))
+    write_beside(folder / DESCRIPTION, with_checksum(json.dumps(asdict(description)).encode()))

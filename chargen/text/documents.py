@@ -208,7 +208,7 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
     if source.problem:
         raise NoTextError(source.problem, f"{source.name} is {source.problem}")
     if Path(source.name).suffix.lower() == ".zst":
-        _zstd(source.name)
+        _zstd(source.name)  # imports the module whose errors `_readable` knows
     with _readable(source), _opened(source) as file:
         blocks = iter(lambda: file.read(BLOCK_BYTES), b"")
         parts = decoded(blocks, source.name, reading.encoding, "--encoding")

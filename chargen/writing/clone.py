@@ -23,7 +23,7 @@ import numpy.typing as npt
 from chargen import ChargenError
 from chargen.config import SampleConfig
 from chargen.files.arrays import Arrays, Header, Shapes, read_arrays, write_arrays
-from chargen.files.reading import Count, DamagedError, Sha256, damage
+from chargen.files.reading import Count, DamagedError, Sha256, errors_of
 from chargen.store.modelfile import LayerState, state_arrays, state_of, state_shapes
 from chargen.store.run import open_model
 from chargen.text.vocabulary import Vocabulary
@@ -282,7 +282,7 @@ class Clone:
         if header.model != self.fingerprint:
             raise ChargenError(f"{path} is a state of another model: load it with the model it was saved with")
         generator = None
-        with damage(path, ADVICE):
+        with errors_of(path, ADVICE):
             if {name: a.shape for name, a in arrays.items()} != state_shapes(self.rows, len(self._layers), self._units):
                 raise DamagedError("arrays: they are not of this model's size")
             if header.generator is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
-from chargen.files.arrays import seal
+from chargen.files.arrays import with_checksum
 from chargen.store.modelfile import Checkpoint, ModelFile, Progress, weight_shapes
 from chargen.store.run import Run
 from chargen.text.corpus import read
@@ -78,7 +78,7 @@ def whole(table, told, arrays):
     """Return a file of these parts, and a checksum that is right: what nobody but an enemy writes."""
     told = told if isinstance(told, str) else json.dumps(told)
     head = json.dumps({"__metadata__": {"chargen": told}, **table}).encode()
-    return seal(len(head).to_bytes(8, "little") + head + arrays)
+    return with_checksum(len(head).to_bytes(8, "little") + head + arrays)
 
 
 def changed(path, change):
@@ -512,7 +512,7 @@ def told(*, sealed=True, **values):
 
     def made(folder):
         data = json.dumps({**json.loads((folder / "corpus.json").read_text()), **values}).encode()
-        (folder / "corpus.json").write_bytes(seal(data) if sealed else data)
+        (folder / "corpus.json").write_bytes(with_checksum(data) if sealed else data)
 
     return made
 
@@ -597,7 +597,7 @@ def test_a_text_that_only_the_run_has_is_refused_when_it_is_damaged(here, number
     run = Run.create(here / "run", plan(corpus, SHAPE, settings, {"steps"}, 1e11), corpus)
     assert (run.corpus().ids == corpus.ids).all()
     CACHES[number](run.path / "corpus")
-    with pytest.raises(ChargenError, match=r"corpus is damaged: ids\.npy.*; bring it back|ids.npy can't be read"):
+    with pytest.raises(ChargenError, match=r"corpus is damaged: ids\.npy.*; restore it|ids.npy can't be read"):
         run.corpus()
 
 

@@ -7,7 +7,7 @@ from safetensors.numpy import save
 
 from chargen import ChargenError
 from chargen.config import ModelConfig
-from chargen.files.arrays import seal
+from chargen.files.arrays import with_checksum
 from chargen.files.disk import write_beside
 from chargen.store.modelfile import Checkpoint, ModelFile, Progress, extend_vocabulary, weight_shapes
 from chargen.text.vocabulary import Vocabulary
@@ -73,7 +73,7 @@ def changed(path, change):
     change(inner)
     header["__metadata__"]["chargen"] = json.dumps(inner)
     text = json.dumps(header).encode()
-    path.write_bytes(seal(len(text).to_bytes(8, "little") + text + data[8 + length :]))
+    path.write_bytes(with_checksum(len(text).to_bytes(8, "little") + text + data[8 + length :]))
 
 
 @pytest.mark.parametrize(
