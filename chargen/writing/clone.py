@@ -33,7 +33,6 @@ from chargen.writing.sampler import filters, generators
 Floats = npt.NDArray[np.float32]
 
 WINDOW = 256  # characters of a long seed whose input products are made at once
-STATE_FORMAT = 1
 STATE_BYTES = 2**28  # of a state's file, at the most
 ADVICE = "feed the text again, and save its state anew"
 
@@ -265,13 +264,8 @@ class Clone:
         A state that was saved there before is replaced; any other file is left, and ChargenError raised.
         """
         check_state_path(path)
-        header = {
-            "kind": "state",
-            "format": STATE_FORMAT,
-            "model": self.fingerprint,
-            "generator": generator.bit_generator.state if generator else None,
-        }
-        write_arrays(path, state_arrays(self.state), header)
+        told = {"model": self.fingerprint, "generator": generator.bit_generator.state if generator else None}
+        write_arrays(path, state_arrays(self.state), StateHeader, told)
 
     def load_state(self, path: Path) -> np.random.Generator | None:
         """Go back to a state that was saved, and return the generator that was saved with it.

@@ -23,7 +23,6 @@ from chargen.text.vocabulary import Ids
 
 DEPTH = 32
 LENGTHS = (8, 16, 32)  # sequences whose share in the corpus is told
-FORMAT = 1  # of an index
 BLOCK = 2**14  # places of a text that are searched for at once: 30 MB of memory
 MOST = 200_000_000  # characters of a corpus that is searched: 11 GB
 
@@ -104,8 +103,7 @@ def index(corpus: Corpus, cache: Path) -> Places:
         )
     places = build(corpus.ids)
     with suppress(ChargenError):  # where nothing can be kept, it is made again the next time
-        told = {"kind": IndexHeader.KIND, "format": FORMAT, "sha256": corpus.sha256}
-        write_arrays(cache, {"places": places}, told)
+        write_arrays(cache, {"places": places}, IndexHeader, {"sha256": corpus.sha256})
     return places
 
 
