@@ -19,9 +19,10 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # Texts are kept where the platform keeps caches, which is not for tests to fill.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="chargen-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-# A shell starts what is to run in the background with Ctrl-C ignored, which commands under test would inherit.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with Ctrl-C ignored, nohup ignores SIGHUP, and commands under test would inherit that.
+for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, handler)
 # A test process for each core: each does with one.
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")

@@ -15,7 +15,8 @@ from chargen.network.model import CharLM
 from chargen.network.unroll import choose
 from chargen.text.streams import Streams, Window
 from chargen.text.vocabulary import Ids
-from chargen.training.optimizer import Adam, learning_rate
+from chargen.training.optimizer import Adam
+from chargen.training.schedule import learning_rate
 from chargen.training.step import compile_step
 
 Floats = npt.NDArray[np.float32]

@@ -23,7 +23,7 @@ from chargen.network.model import CharLM, reset_rows
 from chargen.network.unroll import State, prepare, shard_rows
 from chargen.text.corpus import Starts
 from chargen.text.vocabulary import Ids, Vocabulary
-from chargen.training.distribute import ALONE, Place, share_of
+from chargen.training.distribute import ONE_WORKER, Worker, rows_of
 
 RUN_IN = 256  # characters a row reads before the first that counts
 ROWS, WINDOW = 64, 64
@@ -127,7 +127,7 @@ def _score(text: str, vocabulary: Vocabulary, known: npt.NDArray[np.bool_], read
     return Score(costs, unknown, count, escape)
 
 
-def in_order(model: CharLM, which: Place = ALONE, temperatures: Sequence[float] | None = None) -> Evaluation:
+def in_order(model: CharLM, which: Worker = ONE_WORKER, temperatures: Sequence[float] | None = None) -> Evaluation:
     """Return the evaluation of a text that is read in order, the state carried from its first character to its last.
 
     The text is read by up to 64 rows side by side. The first starts from a zero state; each other row first reads the
@@ -143,7 +143,7 @@ def in_order(model: CharLM, which: Place = ALONE, temperatures: Sequence[float] 
         characters = len(ids) - 1
         rows, run_in, part = _rows(characters)
         starting, width = _marked(len(ids), starts), min(WINDOW, part)
-        own, costs = np.arange(rows)[share_of(rows, which)], np.zeros((*degrees, rows * part), np.float32)
+        own, costs = np.arange(rows)[rows_of(rows, which)], np.zeros((*degrees, rows * part), np.float32)
         state = model.zero_state(len(own))
         for start in range(-run_in, part, width) if len(own) else ():
             at = own[:, None] * part + np.arange(start, start + width)  # (rows, width)

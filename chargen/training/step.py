@@ -19,7 +19,7 @@ def compile_step(
     """Return the training step as one compiled function, for the strategy in scope.
 
     It takes a window, x, y (B, T) int32, begins (B,) bool, restarts (B, T) bool or None, for which it is another
-    function, and the state, of each replica its own rows (see `distribute.spread`); the step int64, the rate float32,
+    function, and the state, of each replica its own rows (see `to_replicas`); the step int64, the rate float32,
     wishes, some float32 numbers, and drops (2,) float32, the dropout and weight drop: those of ``settings`` if they
     aren't given, and nothing where those are 0. It updates the weights, and returns the state after the window, the sum
     of nats over all rows, whether the update was made (not if the loss or the gradient is not finite), and the sums of

@@ -56,8 +56,8 @@ def test_options_have_the_ranges_of_the_configuration():
         (["train", "book.txt", "--encoding", "base64"], "not a text encoding"),
         (["train", "book.txt", "--epochs", "1", "--steps", "1"], "exclude each other"),
         (["train", "book.txt", "--minutes", "1", "--epochs", "1"], "exclude each other"),
-        (["train", "--resume", "r", "--units", "5", "--dropout", "0"], "--dropout, --units can't be changed"),
-        (["train", "--resume", "r", "--run", "s"], "--run can't be changed"),
+        (["train", "--resume", "r", "--units", "5", "--dropout", "0"], "--dropout, --units cannot be changed"),
+        (["train", "--resume", "r", "--run", "s"], "--run cannot be changed"),
         (["sample", "--model", "none"], "'none' does not exist"),
         (["sample", "--length", "-1"], "Invalid value for '--length'"),
     ],
@@ -433,9 +433,9 @@ def test_a_model_goes_on_with_a_text_of_other_characters_and_tells_what_it_forgo
     assert "old text" in more.output
     for file in ("--units", "--layers"):
         result = run("train", "new.txt", "--from", trained, file, "3")
-        assert f"{file} can't be changed with --from" in result.stderr
+        assert f"{file} cannot be changed with --from" in result.stderr
     result = run("train", "--resume", "runs/new", "--from", trained)
-    assert "--from can't be changed on --resume" in result.stderr
+    assert "--from cannot be changed with --resume" in result.stderr
 
 
 def test_a_text_of_very_many_characters_is_trained_written_and_gone_on_from(fake, here):

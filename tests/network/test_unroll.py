@@ -20,7 +20,8 @@ from chargen.network.unroll import LARGEST_TABLE, choose, has_onednn, packs, pre
 from chargen.store.modelfile import LayerState
 from chargen.text.corpus import read
 from chargen.text.streams import Streams
-from chargen.training.optimizer import Adam, learning_rate
+from chargen.training.optimizer import Adam
+from chargen.training.schedule import learning_rate
 from chargen.training.step import compile_step
 
 

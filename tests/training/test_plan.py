@@ -11,7 +11,7 @@ from chargen.store.modelfile import Checkpoint
 from chargen.store.run import Run
 from chargen.text.corpus import read
 from chargen.text.vocabulary import Vocabulary
-from chargen.training.plan import blanked, fixed, machine, plan, reason, resume, sizes
+from chargen.training.plan import Machine, Request, dropout_rates, fixed, plan, reason, resume, sizes, training_speed
 
 SPEED = 3e11  # operations a second
 
@@ -22,7 +22,7 @@ def corpus(here):
 
 
 def planned(corpus, *, asked=(), **settings):
-    return plan(corpus, ModelConfig(), TrainConfig(**settings), set(asked) | set(settings), SPEED)
+    return plan(Request(ModelConfig(), TrainConfig(**settings), set(asked) | set(settings)), corpus, Machine(SPEED))
 
 
 def test_epochs_are_turned_into_steps_of_the_training_part(corpus):
@@ -55,31 +55,33 @@ def checkpointed(corpus, asked=None, **progress):
 
 def test_a_finished_run_gets_a_new_schedule_from_where_it_is(corpus):
     run = checkpointed(corpus, step=10, finished=True)
-    config = resume(run, corpus, TrainConfig(steps=5, patience=3), {"steps", "patience"})
+    config = resume(run, corpus, Request(ModelConfig(), TrainConfig(steps=5, patience=3), {"steps", "patience"}))
     assert (config.start, config.stop, config.train.steps, config.train.patience) == (10, 15, 5, 3)
-    assert resume(run, corpus, TrainConfig(minutes=2.0), {"minutes"}).stop is None
-    assert resume(run, corpus, TrainConfig(), set()) == run.config  # without one it stays finished
+    assert resume(run, corpus, Request(ModelConfig(), TrainConfig(minutes=2.0), {"minutes"})).stop is None
+    assert (
+        resume(run, corpus, Request(ModelConfig(), TrainConfig(), set())) == run.config
+    )  # without one it stays finished
 
 
-def test_what_is_blanked_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corpus):
+def test_dropout_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corpus):
     """By all that will have been read, from the first step on."""
     for asked in ({}, {"dropout": 0.3, "weight_drop": 0.2}):
         run = checkpointed(corpus, {"batch_size": 4, "seq_length": 10, **asked}, step=10, finished=True)
         assert {"dropout": 0, "weight_drop": 0, **asked}.items() <= run.config.train.to_json().items()
-        config = resume(run, corpus, TrainConfig(epochs=20), {"epochs"})
+        config = resume(run, corpus, Request(ModelConfig(), TrainConfig(epochs=20), {"epochs"}))
         characters = len(corpus.split(0.1)[0].ids)
-        own = asked or blanked(config.model.units, characters, (config.stop or 0) * 40 / characters)
+        own = asked or dropout_rates(config.model.units, characters, (config.stop or 0) * 40 / characters)
         assert own["weight_drop"] > 0
         assert own.items() <= config.train.to_json().items()
-        later = resume(run, corpus, TrainConfig(minutes=3.0), {"minutes"})
+        later = resume(run, corpus, Request(ModelConfig(), TrainConfig(minutes=3.0), {"minutes"}))
         assert (asked or dict.fromkeys(own)).items() <= later.train.to_json().items()
 
 
 def test_the_schedule_of_an_unfinished_run_stays(corpus):
     run = checkpointed(corpus, step=4)
-    assert resume(run, corpus, TrainConfig(steps=99), set()) == run.config
+    assert resume(run, corpus, Request(ModelConfig(), TrainConfig(steps=99), set())) == run.config
     with pytest.raises(ChargenError, match=r"--steps would change the schedule.*chargen train --resume runs/book"):
-        resume(run, corpus, TrainConfig(steps=5), {"steps"})
+        resume(run, corpus, Request(ModelConfig(), TrainConfig(steps=5), {"steps"}))
 
 
 @pytest.mark.parametrize("characters", [150_000, 1_000_000, 5_000_000])
@@ -89,25 +91,23 @@ def test_more_time_takes_a_larger_layer(characters):
 
 
 @given(st.integers(1, 2000), st.integers(100, 10**9), st.floats(0, 1000), st.floats(1, 10))
-def test_more_is_blanked_the_oftener_a_text_is_read_the_larger_the_layer_and_the_smaller_the_text(
-    units, characters, passes, more
-):
-    least = blanked(units, characters, passes)
+def test_dropout_grows_with_passes_and_units_and_shrinks_with_the_text(units, characters, passes, more):
+    least = dropout_rates(units, characters, passes)
     assert all(0 <= share <= 0.4 for share in least.values())
     for other in (
-        blanked(units, characters, passes * more),
-        blanked(round(units * more), characters, passes),
-        blanked(units, max(1, round(characters / more)), passes),
+        dropout_rates(units, characters, passes * more),
+        dropout_rates(round(units * more), characters, passes),
+        dropout_rates(units, max(1, round(characters / more)), passes),
     ):
         assert least["dropout"] <= other["dropout"]
         assert least["weight_drop"] <= other["weight_drop"]
 
 
-def test_nothing_is_blanked_of_a_text_that_is_read_once_or_twice():
-    assert blanked(1280, 200_000, 2) == {"dropout": 0, "weight_drop": 0}
+def test_a_text_that_is_read_once_or_twice_gets_no_dropout():
+    assert dropout_rates(1280, 200_000, 2) == {"dropout": 0, "weight_drop": 0}
 
 
-def test_what_is_blanked_is_chosen_when_the_steps_are_known_unless_it_was_asked_for(corpus):
+def test_dropout_is_chosen_when_the_steps_are_known_unless_it_is_explicit(corpus):
     def shares(config):
         return config.train.to_json()["dropout"], config.train.to_json()["weight_drop"]
 
@@ -115,7 +115,7 @@ def test_what_is_blanked_is_chosen_when_the_steps_are_known_unless_it_was_asked_
     assert (config.stop, *shares(config)) == (None, None, None)
     few, many = (fixed(config, steps, 100_000) for steps in (8_000, 50_000))
     assert (few.stop, many.stop) == (8_000, 50_000)
-    assert shares(few) == tuple(blanked(few.model.units, 100_000, 3.2).values())
+    assert shares(few) == tuple(dropout_rates(few.model.units, 100_000, 3.2).values())
     assert 0 < shares(few)[0] < shares(many)[0]
     assert 0 == shares(few)[1] < shares(many)[1]
     own = fixed(planned(corpus, minutes=1, dropout=0.9, weight_drop=0.1), 50, 100_000)
@@ -125,10 +125,12 @@ def test_what_is_blanked_is_chosen_when_the_steps_are_known_unless_it_was_asked_
 def test_epochs_choose_by_what_is_read_and_minutes_by_what_would_be(corpus):
     few, many = (sizes(1_000_000, 80, TrainConfig(epochs=e), SPEED) for e in (1, 50))
     assert few["units"] < many["units"]
-    once, often = (plan(corpus, ModelConfig(units=8), TrainConfig(epochs=e), {"units"}, SPEED) for e in (1, 50))
+    once, often = (
+        plan(Request(ModelConfig(units=8), TrainConfig(epochs=e), {"units"}), corpus, Machine(SPEED)) for e in (1, 50)
+    )
     assert (once.train.dropout or 0) < (often.train.dropout or 0)
     assert sizes(1_000_000, 80, TrainConfig(steps=1000), 1) == sizes(1_000_000, 80, TrainConfig(epochs=4.096), 9)
-    own = plan(corpus, ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"}, SPEED)
+    own = plan(Request(ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"}), corpus, Machine(SPEED))
     assert (own.model.units, own.train.dropout) == (7, 0.9)
 
 
@@ -140,7 +142,7 @@ def test_a_wider_layer_learns_at_a_lower_rate_whoever_chose_its_width(corpus):
 
 def test_the_guess_counts_what_a_unit_costs_beside_its_weights(corpus):
     def read_in_a_minute(units):
-        config = plan(corpus, ModelConfig(units=units), TrainConfig(minutes=1), {"units"}, SPEED)
+        config = plan(Request(ModelConfig(units=units), TrainConfig(minutes=1), {"units"}), corpus, Machine(SPEED))
         told = reason(config, len(corpus.vocabulary), SPEED)
         return int(told.split()[1].replace(",", ""))
 
@@ -154,17 +156,20 @@ def test_a_large_vocabulary_takes_a_last_layer_of_low_rank_unless_it_is_asked_to
     assert (few, many) == (0, 64)
     assert sizes(1_000_000, 5000, train, SPEED, 3)["output_rank"] == 1
     large = replace(corpus, vocabulary=Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + 3000)))))
-    assert plan(large, ModelConfig(units=60), train, {"units"}, SPEED).model.output_rank == 10
-    assert plan(large, ModelConfig(units=60), train, {"units", "output_rank"}, SPEED).model.output_rank == 0
+    assert plan(Request(ModelConfig(units=60), train, {"units"}), large, Machine(SPEED)).model.output_rank == 10
+    assert (
+        plan(Request(ModelConfig(units=60), train, {"units", "output_rank"}), large, Machine(SPEED)).model.output_rank
+        == 0
+    )
 
 
 def test_a_slower_machine_takes_a_smaller_layer(corpus):
     fast, slow = (sizes(1_000_000, 80, TrainConfig(minutes=10), speed)["units"] for speed in (SPEED, SPEED / 4))
     assert slow < fast
-    assert 1e9 < machine(TrainConfig(precision="float32")) < 1e14
+    assert 1e9 < training_speed(TrainConfig(precision="float32")) < 1e14
 
 
 def test_the_same_products_make_a_machine_faster_that_computes_in_bfloat16(monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: next(clock) / 10)
-    assert machine(TrainConfig(precision="bfloat16")) > 1.5 * machine(TrainConfig(precision="float32"))
+    assert training_speed(TrainConfig(precision="bfloat16")) > 1.5 * training_speed(TrainConfig(precision="float32"))
