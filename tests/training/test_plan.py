@@ -1,4 +1,5 @@
 import itertools
+import re
 from dataclasses import replace
 
 import pytest
@@ -143,8 +144,8 @@ def test_a_wider_layer_learns_at_a_lower_rate_whoever_chose_its_width(corpus):
 def test_the_guess_counts_what_a_unit_costs_beside_its_weights(corpus):
     def read_in_a_minute(units):
         config = plan(Request(ModelConfig(units=units), TrainConfig(minutes=1), {"units"}), corpus, Machine(SPEED))
-        told = reason(config, len(corpus.vocabulary), SPEED)
-        return int(told.split()[1].replace(",", ""))
+        (read,) = re.findall(r"read about ([\d,]+) characters", reason(config, len(corpus.vocabulary), SPEED))
+        return int(read.replace(",", ""))
 
     half, whole = read_in_a_minute(128), read_in_a_minute(256)
     assert 2 < half / whole < 3  # the weights alone make it more than 3
