@@ -126,9 +126,9 @@ def current_worker() -> Worker:
     return this_worker("workers" if resolver is not None and resolver.cluster_spec().as_dict() else "none")
 
 
-def rows_of(count: int, which: Worker) -> slice:
+def rows_of(count: int, worker: Worker) -> slice:
     """Return the rows of a worker, of ``count`` rows in all."""
-    return slice(count * which.rank // which.workers, count * (which.rank + 1) // which.workers)
+    return slice(count * worker.rank // worker.workers, count * (worker.rank + 1) // worker.workers)
 
 
 def to_replicas(values: Any) -> Any:

@@ -1,6 +1,9 @@
+import csv
 import itertools
 import re
 from dataclasses import replace
+from math import prod
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,11 +11,22 @@ from hypothesis import strategies as st
 
 from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
-from chargen.store.modelfile import Checkpoint
+from chargen.store.modelfile import Checkpoint, weight_shapes
 from chargen.store.run import Run
 from chargen.text.corpus import read
 from chargen.text.vocabulary import Vocabulary
-from chargen.training.plan import Machine, Request, dropout_rates, fixed, plan, reason, resume, sizes, training_speed
+from chargen.training.plan import (
+    WEIGHTS_PER_UNIT,
+    Machine,
+    Request,
+    dropout_rates,
+    fixed,
+    plan,
+    reason,
+    resume,
+    sizes,
+    training_speed,
+)
 
 SPEED = 3e11  # operations a second
 
@@ -174,3 +188,52 @@ def test_the_same_products_make_a_machine_faster_that_computes_in_bfloat16(monke
     clock = itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: next(clock) / 10)
     assert training_speed(TrainConfig(precision="bfloat16")) > 1.5 * training_speed(TrainConfig(precision="float32"))
+
+
+# ---- the rule against the trials ----------------------------------------------------------------------------------
+
+TRIALS = list(csv.DictReader((Path(__file__).parents[1] / "trials.csv").read_text("utf-8").splitlines()))
+TRAINING_CHARACTERS = {"play": 1_003_854, "book": 197_625}
+NEAR = 0.01  # nats
+
+
+def trials(what, *group):
+    """The trials of a choice, in groups that differ in nothing else: the mean nats by setting."""
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], list[float]]] = {}
+    choice = {"dropout": ("dropout", "weight drop"), "learning rate": ("learning rate",), "units": ("units",)}[what]
+    for trial in (trial for trial in TRIALS if trial["what"] == what):
+        same = groups.setdefault(tuple(trial[name] for name in group), {})
+        same.setdefault(tuple(trial[name] for name in choice), []).append(float(trial["nats"]))
+    return [
+        (key, {tuple(map(float, setting)): sum(nats) / len(nats) for setting, nats in found.items()})
+        for key, found in groups.items()
+    ]
+
+
+def check_near_the_best(chosen, tried):
+    """The setting that was tried nearest to the chosen one."""
+    nearest = min(tried, key=lambda setting: sum((a - b) ** 2 for a, b in zip(setting, chosen, strict=True)))
+    assert tried[nearest] <= min(tried.values()) + NEAR, (chosen, nearest, tried)
+
+
+@pytest.mark.parametrize(("key", "tried"), trials("dropout", "text", "units", "passes"))
+def test_the_rules_dropout_is_near_the_best_that_was_tried(key, tried):
+    text, units, passes = key
+    rates = dropout_rates(int(units), TRAINING_CHARACTERS[text], float(passes))
+    check_near_the_best(tuple(rates.values()), tried)
+
+
+@pytest.mark.parametrize(("key", "tried"), trials("learning rate", "units", "steps"))
+def test_the_rules_learning_rate_is_near_the_best_that_was_tried(key, tried):
+    units, steps = map(int, key)
+    chosen = sizes(TRAINING_CHARACTERS["play"], 65, TrainConfig(steps=steps), SPEED, units)["learning_rate"]
+    check_near_the_best((chosen,), tried)
+
+
+@pytest.mark.parametrize(("key", "tried"), trials("units", "text"))
+def test_the_rules_units_are_near_the_best_that_were_tried(key, tried):
+    # A machine whose minute reads 2 million characters with 320 units, as that of the trials did.
+    model = sum(map(prod, weight_shapes(65, ModelConfig(units=320)).values())) + WEIGHTS_PER_UNIT * 320
+    speed = 2.0e6 * 6 * model / 60
+    chosen = sizes(TRAINING_CHARACTERS[key[0]], 65, TrainConfig(minutes=1.0), speed)["units"]
+    check_near_the_best((chosen,), tried)
