@@ -181,7 +181,7 @@ class TrainConfig(Config):
 class Execution(Config):
     """How a model is computed: chosen once, when a run begins, and kept, as it decides the last bits of every number.
 
-    `unroll.choose` makes it.
+    `execution.choose` makes it.
     """
 
     unroll: str = option("keras", "What computes the LSTM layers.", choices=("keras", "loop", "onednn"))

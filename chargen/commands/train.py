@@ -113,8 +113,8 @@ def train(
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         with quiet():
+            from chargen.network.execution import choose, own_process
             from chargen.network.model import CharLM
-            from chargen.network.unroll import choose, own_process
             from chargen.training import distribute
 
             if chosen is None:  # the threads are a worker's own
@@ -370,8 +370,8 @@ def old_text(parent: Path, run: Path) -> str:
     """Return, in a line, how well the model that a run began from predicts its own text, and how well this one does."""
     from chargen.bits import bits
     from chargen.config import TrainConfig
+    from chargen.network.execution import choose
     from chargen.network.model import CharLM
-    from chargen.network.unroll import choose
     from chargen.store.run import Run, open_model
     from chargen.training.evaluate import in_order, score
 

@@ -32,7 +32,7 @@ from chargen.training.distribute import gatherer, share, share_of, spread, total
 from chargen.training.evaluate import in_order, reading_time
 from chargen.training.optimizer import Adam, learning_rate
 from chargen.training.plan import LARGE, fixed
-from chargen.training.step import compile_step
+from chargen.training.step import Controls, compile_step
 
 MOST_VALIDATIONS = 30  # of a run
 FEWEST_STEPS = 10  # between validations, where a run is short
@@ -295,7 +295,7 @@ def train(
         )
         counters = tf.constant(progress.step, tf.int64), tf.constant(rate), tf.constant(wishes, tf.float32)
         drops = tf.constant([config.train.dropout or 0, config.train.weight_drop or 0], tf.float32)
-        state, *result = update(*spread(next(windows)), state, *counters, drops)
+        state, *result = update(spread(next(windows)), state, Controls(*counters, drops))
         agreed = settle()
         progress = replace(progress, step=progress.step + 1)
         pending = (progress.step, result[0], result[1], result[2])

@@ -68,7 +68,7 @@ def plan(
 
     ``speed`` is what `machine` measures, of all of them together.
 
-    Its execution is still to be chosen, by `unroll.choose`; if minutes were given, the step where it ends and what
+    Its execution is still to be chosen, by `execution.choose`; if minutes were given, the step where it ends and what
     follows from that are still to be `fixed`. What is in ``asked`` is left as it is. The rest follows `sizes`; then
     batch size and window are made smaller where the text is too short for them (see `streams.fit`). Raises ChargenError
     if the batch size that is asked for can't be divided among the replicas.

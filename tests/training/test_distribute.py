@@ -20,8 +20,8 @@ from chargen.commands.common import configured
 from chargen.commands.launch import places
 from chargen.commands.train import train as train_command
 from chargen.config import ModelConfig, TrainConfig
+from chargen.network.execution import choose
 from chargen.network.model import CharLM
-from chargen.network.unroll import choose
 from chargen.store.modelfile import Checkpoint
 from chargen.store.run import Run
 from chargen.text.corpus import read
@@ -249,7 +249,7 @@ from chargen.store.run import Run
 from chargen.commands.common import configured
 from chargen.text.streams import Streams
 from chargen.training.loop import train
-from chargen.network.unroll import choose
+from chargen.network.execution import choose
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
