@@ -137,7 +137,7 @@ def unroll(
     if execution.unroll == "keras":
         execution = replace(execution, unroll="loop")
         layers = _prepared(layers, execution, [x.shape[0]])
-    # All are constants, as a tape in eager mode would record the loops otherwise.
+    # State and masks are constants: else a tape in eager mode would record the loops.
     window = _Window(
         tuple(LayerState(detached(h), detached(c)) for h, c in state),
         [layer.prepared for layer in layers],
@@ -277,7 +277,8 @@ def _forward(
         x, kernel = to_bits(x), to_bits(kernel)
         kernel = tf.transpose(kernel) if is_large(kernel) else kernel
 
-    def step(t: Any, h: Any, c: Any, hs: Any, gates: Any, cells: Any) -> tuple[Any, ...]:
+    def step(t: Any, h: Any, c: Any, hs: Any, derivatives: Any) -> tuple[Any, ...]:
+        gates, cells = derivatives
         carried = None if carry is None else carry[t][:, None]
         if carried is not None:
             h, c = narrow(widen(h) * carried, stored), c * carried
@@ -292,14 +293,15 @@ def _forward(
             gates = _put(gates, narrow(derivative, stored)[:, None], t, 0, k)
         cells = _put(cells, narrow(h_by_c, stored), t, 0)
         cells = _put(cells, narrow(c_by_c if carried is None else c_by_c * carried, stored), t, 1)
-        return t + 1, h, c, _put(hs, h, t + 1), gates, cells
+        return t + 1, h, c, _put(hs, h, t + 1), _Derivatives(gates, cells)
 
     h = narrow(state.h, stored)
     hs = _put(tf.zeros([steps + 1, rows, units], stored), h, 0)
     # A step reads its input products and then puts its derivatives in their place.
     gates, cells = tf.reshape(products, [steps, rows, 4, units]), tf.zeros([steps, 2, rows, units], stored)
-    _, h, c, hs, gates, cells = tf.while_loop(lambda t, *_: t < steps, step, (0, h, state.c, hs, gates, cells))
-    return hs, _Derivatives(gates, cells), LayerState(widen(h), c)
+    start = 0, h, state.c, hs, _Derivatives(gates, cells)
+    _, h, c, hs, derivatives = tf.while_loop(lambda t, *_: t < steps, step, start)
+    return hs, derivatives, LayerState(widen(h), c)
 
 
 def _input_products(x: tf.Tensor, kernel: tf.Tensor, stored: tf.DType, in_the_loop: bool) -> tf.Tensor:

@@ -84,7 +84,7 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[[
 def _shards(
     model: CharLM, settings: TrainConfig, window: Window, state: State, controls: Controls
 ) -> list[tuple[tf.Tensor, State, list[tf.Tensor]]]:
-    """Return what `_shard` does for each shard of this replica's rows."""
+    """Compute this replica's rows in shards, which share the prepared kernels; return what each `_shard` does."""
     count, _ = window.x.shape
     first_row = tf.distribute.get_replica_context().replica_id_in_sync_group * count
     draw = Draw(settings.random_seed, 0, controls.step, first_row)

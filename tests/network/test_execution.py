@@ -12,7 +12,7 @@ from chargen.network.execution import choose, shard_rows
 
 
 @pytest.mark.parametrize(("rows", "shards"), [(16, 2), (7, 2), (1, 2), (5, 5), (3, 8), (64, 1)])
-def test_the_groups_of_rows_are_all_rows_in_order_and_of_a_size(rows, shards):
+def test_shards_are_all_rows_in_order_and_of_about_the_same_size(rows, shards):
     groups = shard_rows(rows, shards)
     sizes = [group.stop - group.start for group in groups]
     assert [r for group in groups for r in range(rows)[group]] == list(range(rows))
