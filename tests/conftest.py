@@ -114,16 +114,19 @@ def fake(monkeypatch):
     import numpy as np
     import tensorflow as tf
 
+    from chargen.training.step import StepResult
+
     def compiled(model, adam, settings):
         weights, moments = model.named_weights()["dense/bias"], adam.moments["m/dense/bias"]
 
-        def update(x, y, begins, restarts, state, step, rate, wishes=(0.0,), drops=()):
+        def update(window, state, controls):
+            (x, _, begins, _), (step, rate, requests, _) = window, controls
             read = tf.constant(float((np.asarray(x) * np.arange(1, x.shape[1] + 1)).sum() % 97) / 97)
             kept = 1 - tf.cast(begins, tf.float32)[:, None]
             state = tf.nest.map_structure(lambda s: tf.sin(s * kept + read + tf.cast(step, tf.float32)), state)
             moments.assign_add(tf.fill(moments.shape, tf.reduce_mean(state[0].h)))
             weights.assign_add(tf.cast(rate, tf.float32) * moments)
-            return state, tf.constant(2.0 * np.size(x)), tf.constant(True), tf.constant(wishes)
+            return StepResult(state, tf.constant(2.0 * np.size(x)), tf.constant(True), tf.constant(requests))
 
         return update
 

@@ -228,10 +228,10 @@ def chargen_train(settings: Settings) -> None:
     import tensorflow as tf
 
     from chargen.config import TrainConfig
+    from chargen.network.execution import choose, own_process
     from chargen.network.model import CharLM
-    from chargen.network.unroll import choose, own_process
     from chargen.training.optimizer import Adam
-    from chargen.training.step import compile_step
+    from chargen.training.step import Controls, compile_step
 
     source = windows(settings)
     characters = next(source)
@@ -245,7 +245,7 @@ def chargen_train(settings: Settings) -> None:
 
     def step() -> None:
         nonlocal state, position
-        state, nats, *_ = update(*next(source), state, tf.constant(position, tf.int64), tf.constant(2e-3))
+        state, nats, *_ = update(next(source), state, Controls(tf.constant(position, tf.int64), tf.constant(2e-3)))
         float(nats)
         position += 1
 
@@ -544,12 +544,12 @@ def corpus_steps(settings: Settings) -> None:
     import tensorflow as tf
 
     from chargen.config import TrainConfig
+    from chargen.network.execution import choose, own_process
     from chargen.network.model import CharLM
-    from chargen.network.unroll import choose, own_process
     from chargen.text.corpus import read
     from chargen.text.streams import Streams
     from chargen.training.optimizer import Adam
-    from chargen.training.step import compile_step
+    from chargen.training.step import Controls, compile_step
 
     corpus = read([settings["folder"]], cache=Path(settings["cache"]))
     config, train = ModelConfig(units=128), TrainConfig()
@@ -566,7 +566,7 @@ def corpus_steps(settings: Settings) -> None:
         began = time.perf_counter()
         window = next(windows)
         waiting += time.perf_counter() - began
-        state, nats, *_ = update(*window, state, tf.constant(max(position, 0), tf.int64), tf.constant(2e-3))
+        state, nats, *_ = update(window, state, Controls(tf.constant(max(position, 0), tf.int64), tf.constant(2e-3)))
         float(nats)
     windows.close()
     print(json.dumps({"step_seconds": (time.perf_counter() - started) / steps, "waiting_seconds": waiting / steps}))

@@ -93,8 +93,8 @@ def evaluate(
         say(f"reading {len(read.text):,} characters ...", err=True)
     with quiet():
         from chargen.config import TrainConfig
+        from chargen.network.execution import choose, own_process
         from chargen.network.model import CharLM
-        from chargen.network.unroll import choose, own_process
         from chargen.training import evaluate as protocols
 
         # In float32, whatever the processor prefers: a figure to be compared is the same everywhere.

@@ -164,7 +164,7 @@ def decide(request: Request, replicas: int) -> Decision:
 def set_up(request: Request, decision: Decision | None, replicas: int) -> tuple[Execution, str]:
     """Load TensorFlow and give it its threads; return the execution and the reason for it."""
     with quiet():
-        from chargen.network.unroll import choose, own_process
+        from chargen.network.execution import choose, own_process
 
         if decision is None:  # the threads are the worker's own
             execution, reason = choose(request.train, replicas)[0], "as the chief chose"
@@ -355,8 +355,8 @@ def old_text(parent: Path, run: Path) -> str:
     """Return, in a line, how well the parent of a run and the run predict the validation text of the parent."""
     from chargen.bits import bits
     from chargen.config import TrainConfig
+    from chargen.network.execution import choose
     from chargen.network.model import CharLM
-    from chargen.network.unroll import choose
     from chargen.store.run import Run, open_model
     from chargen.training.evaluate import in_order, score
 

@@ -19,8 +19,9 @@ import tensorflow as tf
 
 from chargen import ChargenError
 from chargen.bits import bits
+from chargen.network.execution import shard_rows
 from chargen.network.model import CharLM, reset_rows
-from chargen.network.unroll import State, prepare, shard_rows
+from chargen.network.unroll import Masks, State
 from chargen.text.corpus import Starts
 from chargen.text.vocabulary import Ids, Vocabulary
 from chargen.training.distribute import ONE_WORKER, Worker, rows_of
@@ -232,11 +233,11 @@ def _window(model: CharLM, temperatures: Sequence[float] | None = None) -> Calla
         x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, restarts: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, State]:
         read, groups = [], shard_rows(x.shape[0], model.execution.shards)
-        prepared = prepare(model.lstm, model.execution, [rows.stop - rows.start for rows in groups])
+        layers = model.prepared([rows.stop - rows.start for rows in groups])
         for rows in groups:
             part, carried = tf.nest.map_structure(lambda a: a[rows], (x, reset_rows(state, begins)))  # noqa: B023
             within = None if restarts is None else restarts[rows]
-            logits, after = model(part, carried, restarts=within, prepared=prepared)
+            logits, after = model.read(part, carried, Masks(restarts=within), layers)
             read.append((cost(logits, y[rows]), after))
         nats, states = zip(*read, strict=True)
         return tf.concat(nats, -2), tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *states)
@@ -256,7 +257,7 @@ def dynamic(model: CharLM) -> Evaluation:
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def learn(x: tf.Tensor, y: tf.Tensor, state: State, restarts: Any, count: tf.Tensor) -> tuple[tf.Tensor, State]:
         with tf.GradientTape() as tape:
-            logits, state = model(x, tf.nest.map_structure(tf.stop_gradient, state), restarts=restarts)
+            logits, state = model.read(x, tf.nest.map_structure(tf.stop_gradient, state), Masks(restarts=restarts))
             nats = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
             loss = tf.reduce_mean(nats)
         for weight, square, gradient in zip(weights, squares, tape.gradient(loss, weights), strict=True):

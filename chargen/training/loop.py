@@ -31,7 +31,7 @@ from chargen.training.jobs import Job
 from chargen.training.optimizer import Adam
 from chargen.training.plan import fixed
 from chargen.training.schedule import Seconds, Stopwatch, TextSizes, learning_rate, steps_in, validation_interval
-from chargen.training.step import compile_step
+from chargen.training.step import Controls, compile_step
 
 # Trained models are overconfident. The best model's logits are divided by the temperature, one of these, at which the
 # validation text costs least (Guo et al. 2017): 0.011 nats after 3 minutes on a 1 MB play. See `chargen help choices`.
@@ -169,7 +169,7 @@ class Session:
         counters = tf.constant(step, tf.int64), tf.constant(self._rate), tf.constant(requests, tf.float32)
         drops = tf.constant([config.train.dropout or 0, config.train.weight_drop or 0], tf.float32)
         window = to_replicas(next(self._windows))
-        self._state, *result = self._update(*window, self._state, *counters, drops)
+        self._state, *result = self._update(window, self._state, Controls(*counters, drops))
         granted = self._settle()
         self.progress = self.progress.stepped()
         self._pending = Pending(self.progress.step, *result)

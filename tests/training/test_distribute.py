@@ -20,7 +20,7 @@ from chargen.commands.common import configured
 from chargen.commands.launch import places
 from chargen.commands.train import train as train_command
 from chargen.config import ModelConfig, TrainConfig
-from chargen.network.unroll import choose
+from chargen.network.execution import choose
 from chargen.store.modelfile import Checkpoint
 from chargen.store.run import Run
 from chargen.text.corpus import read

@@ -36,7 +36,7 @@ from chargen.training.loop import (
 from chargen.training.optimizer import Adam
 from chargen.training.plan import Machine, Request, plan, resume
 from chargen.training.schedule import READ_BETWEEN, Seconds, TextSizes, learning_rate, steps_in, validation_interval
-from chargen.training.step import compile_step
+from chargen.training.step import Controls, compile_step
 
 SHAPE = ModelConfig(layers=2, units=8, embedding=4)
 ASKED = {"layers", "units", "output_rank", "batch_size", "seq_length"}  # of the plan, so that it leaves them alone
@@ -294,11 +294,11 @@ def test_a_step_that_is_not_finite_is_not_applied(corpus):
     before = model.arrays()
     state = tf.nest.map_structure(lambda s: s * np.nan, model.zero_state(4))
     keep = window._replace(begins=window.begins & False)
-    _, nats, made, _ = update(*keep, state, tf.constant(0, tf.int64), tf.constant(0.01))
+    _, nats, made, _ = update(keep, state, Controls(tf.constant(0, tf.int64), tf.constant(0.01)))
     assert not made
     assert np.isnan(nats)
     assert all((array == before[name]).all() for name, array in model.arrays().items())
-    _, _, made, _ = update(*keep, model.zero_state(4), tf.constant(0, tf.int64), tf.constant(0.01))
+    _, _, made, _ = update(keep, model.zero_state(4), Controls(tf.constant(0, tf.int64), tf.constant(0.01)))
     assert made
     assert not (model.arrays()["embedding"] == before["embedding"]).all()
 
@@ -310,12 +310,12 @@ def poisoned(monkeypatch, steps):
     def compiling(*arguments):
         update = compiled(*arguments)
 
-        def poisoning(x, y, begins, restarts, state, step, *rest):
-            after, nats, made, wishes = update(x, y, begins, restarts, state, step, *rest)
-            if left and int(step) + 1 == left[0]:
+        def poisoning(window, state, controls):
+            result = update(window, state, controls)
+            if left and int(controls.step) + 1 == left[0]:
                 left.pop(0)
-                return after, nats * np.nan, tf.constant(False), wishes
-            return after, nats, made, wishes
+                return result._replace(nats=result.nats * np.nan, made=tf.constant(False))
+            return result
 
         return poisoning
 
@@ -460,7 +460,8 @@ def test_a_dropped_weight_gets_no_gradient_and_the_masks_are_of_the_step(corpus)
         before = model.arrays()
         update = compile_step(model, Adam(model.named_weights(), 1e6), settings)
         state = tf.nest.map_structure(lambda s: s + 0.1, model.zero_state(4))
-        update(*window._replace(begins=window.begins & False), state, tf.constant(step, tf.int64), tf.constant(0.01))
+        controls = Controls(tf.constant(step, tf.int64), tf.constant(0.01))
+        update(window._replace(begins=window.begins & False), state, controls)
         moved.append({n: array != before[n] for n, array in model.arrays().items() if "recurrent" in n})
     for name, where in moved[0].items():
         assert 0.3 < where.mean() < 0.7, name
