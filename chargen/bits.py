@@ -1,8 +1,8 @@
-"""Nats and bits: the only place that knows ln 2."""
+"""The conversion from nats to bits."""
 
 from math import log
 
 
 def bits(nats: float) -> float:
-    """Turn nats into bits: losses are nats inside, bits per character (bpc) wherever a person reads them."""
+    """Convert nats to bits: losses are nats inside the program, bits per character (bpc) wherever a person reads them."""
     return nats / log(2)

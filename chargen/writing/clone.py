@@ -163,7 +163,7 @@ class Clone:
         """Forget everything read: the state becomes zero."""
         self._set_rows(self.rows)
 
-    def repeat(self, rows: int) -> Clone:
+    def repeat(self, rows: int) -> Self:
         """Return a clone of so many rows, each of which has read what this one, of one row, has."""
         other = copy.copy(self)
         other._set_rows(rows)
