@@ -4,5 +4,5 @@ from math import log
 
 
 def bits(nats: float) -> float:
-    """Convert nats to bits: losses are nats inside the program, bits per character (bpc) wherever a person reads them."""
+    """Convert nats to bits. Losses are in nats inside the program, in bits per character (bpc) in its output."""
     return nats / log(2)

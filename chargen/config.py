@@ -205,7 +205,7 @@ class SampleConfig(Config):
     )
     top_k: int | None = option(None, "Keep the K most likely characters (top-k).", minimum=1)
     top_p: float | None = option(
-        None, "Keep the fewest most likely characters with total probability P (top-p, nucleus).", minimum=0, maximum=1
+        None, "Keep the most likely characters whose probabilities add up to P (top-p).", minimum=0, maximum=1
     )
     min_p: float | None = option(
         None, "Keep characters at least P times as probable as the most likely one (min-p).", minimum=0, maximum=1

@@ -48,11 +48,11 @@ NAMED_FILES = 3  # at most, in a title
     show_default=True,
     help="stream: in order, with the state carried; nanogpt: in windows of 256, each from a zero state.",
 )
-@click.option("--dynamic", is_flag=True, help="Score dynamic evaluation too: the model keeps learning as it reads.")
+@click.option("--dynamic", is_flag=True, help="Also score dynamic evaluation: the model learns from what it reads.")
 @click.option(
     "--baseline",
     type=click.Choice(("xz", "bz2")),
-    help="Score a compressor too, which has read the training text.",
+    help="Also score a compressor that has read the training text.",
 )
 @click.option("--surprisal", "shaded", is_flag=True, help="Write the text, each character shaded by its surprisal.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the shaded text to this new file.")

@@ -41,10 +41,8 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     "seed_file": {"seed_from_book"},
     "pattern": {"length", "allow", "forbid", "top_k", "top_p", "min_p", "stops", "until_newline"},
     "as_json": {"color", "no_seed"},
-    "interactive": {
-        *("pattern", "count", "as_json", "output", "stops", "until_newline", "originality", "save_state"),
-        *("color", "no_seed"),
-    },
+    "interactive": {"pattern", "count", "output", "stops", "until_newline", "originality", "save_state"}
+    | {"as_json", "color", "no_seed"},
 }
 
 
@@ -74,7 +72,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
 @click.option("-e", "--escapes", is_flag=True, help=r"Read \n, \t, \\, \xXX, \uXXXX in --seed, --stop and --separator.")
 @options(SampleConfig)
 @click.option("--stop", "stops", multiple=True, help="End just before this text; can be repeated.")
-@click.option("--until-newline", is_flag=True, help="End just before the next line break.")
+@click.option("--until-newline", is_flag=True, help="End just before the next newline.")
 @click.option(
     "--pattern",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
