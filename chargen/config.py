@@ -205,19 +205,22 @@ class SampleConfig(Config):
 
     length: int = option(1000, "Characters to write after the seed.", minimum=0)
     allow: str | None = option(None, "Regular expression of the characters that may be drawn, such as '[a-z ]'.")
-    forbid: str | None = option(None, "Regular expression of the characters that may not.")
+    forbid: str | None = option(None, "Regular expression of the characters that may not be drawn.")
     temperature: float = option(
-        0.7, "Below 1 the likely becomes likelier; 0 always takes the likeliest.", minimum=0, maximum=100
+        0.7,
+        "Sampling temperature: below 1 sharpens the distribution; 0 always takes the most likely character.",
+        minimum=0,
+        maximum=100,
     )
-    top_k: int | None = option(None, "Draw from the so many likeliest characters only.", minimum=1)
+    top_k: int | None = option(None, "Keep the K most likely characters (top-k).", minimum=1)
     top_p: float | None = option(
-        None, "Draw from the likeliest that together have this probability.", minimum=0, maximum=1
+        None, "Keep the most likely characters whose probabilities add up to P (top-p).", minimum=0, maximum=1
     )
     min_p: float | None = option(
-        None, "Draw from those at least so many times as probable as the likeliest.", minimum=0, maximum=1
+        None, "Keep characters at least P times as probable as the most likely one (min-p).", minimum=0, maximum=1
     )
     random_seed: int | None = option(
-        None, "The random generator's number: the same number draws the same text.", minimum=0, maximum=2**63 - 1
+        None, "Seed of the random generator: the same number draws the same text.", minimum=0, maximum=2**63 - 1
     )
 
 

@@ -28,7 +28,7 @@ from chargen.store.modelfile import weight_shapes
 from chargen.text.vocabulary import LOOKALIKES, Vocabulary
 from chargen.writing.clone import Clone, Floats
 from chargen.writing.generate import opening
-from chargen.writing.shading import MOST, colours
+from chargen.writing.shading import LEVELS, colours
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 LONGEST = 60  # seconds that a browser gets to prove the page
@@ -60,7 +60,7 @@ def write(export: Export, path: Path) -> None:
     parts = {
         "title": escape(export.name),
         "colours": colours(),
-        "most": str(MOST),
+        "most": str(LEVELS),
         "about": json.dumps(about).replace("<", "\\u003c"),  # so that no text ends the script it stands in
         "product": encoded(here.joinpath("product.wasm").read_bytes()),
         "vectors": encoded(vectors.astype("<f4").tobytes()),

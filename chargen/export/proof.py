@@ -13,7 +13,7 @@ import numpy.typing as npt
 from chargen import ChargenError
 from chargen.bits import bits
 from chargen.writing.clone import Clone, Floats
-from chargen.writing.sampler import surprisal
+from chargen.writing.sampler import nats_of
 
 Ids = npt.NDArray[np.integer]
 Read = Callable[[Ids], Floats]  # ids (n,) -> logits (n, V), from where the last call has ended
@@ -52,8 +52,8 @@ def compare(start: Callable[[], Read], evidence: Evidence, runtime: str) -> list
     for part, following in parts(ids):
         ours, theirs = clone.read(part), checked(read(part), len(part), clone, runtime)
         largest = max(largest, float(np.abs(ours - theirs).max()))
-        before += float(surprisal(ours[: len(following)], following).sum())
-        after += float(surprisal(theirs[: len(following)], following).sum())
+        before += float(nats_of(ours[: len(following)], following).sum())
+        after += float(nats_of(theirs[: len(following)], following).sum())
     seconds, equal, here, there = 0.0, True, ours[-1], theirs[-1]
     for _ in range(GREEDY):
         equal = equal and same(here, there)

@@ -304,7 +304,7 @@ def test_a_pattern_writes_one_alternative_of_each_line(trained, here):
 def test_originality_tells_what_stands_in_the_book_and_caches_its_index(copied):
     base = ["sample", "--model", copied, "--seed", "the ", "--length", 60, "--random-seed", 1, "--originality"]
     result = run(*base)
-    assert re.search(r"longest stretch that stands in the book: \d+ characters, at character", result.stderr)
+    assert re.search(r"longest passage copied from the book: \d+ characters, at character", result.stderr)
     assert re.search(r"8: [\d.]+%, 16: [\d.]+%, 32: [\d.]+%", result.stderr)
     assert (copied / "originality.safetensors").exists()
     found = json.loads(run(*base, "--json").stdout)["originality"]
