@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from chargen import ChargenError
-from chargen.bench.sides import Side, first_character_seconds
+from chargen.bench.sample import first_character_seconds
+from chargen.bench.sides import Side
 from chargen.config import ModelConfig
 from chargen.plot import curves
 from chargen.store.modelfile import ModelFile, weight_shapes
@@ -37,7 +38,7 @@ def test_a_side_that_ends_between_two_rounds_is_named_with_its_last_words():
     with side("import sys; print('{}', flush=True); input(); sys.exit('no more memory')") as one:
         assert one.answer() == {}
         for _ in range(2):  # the second time there is nobody to read the line
-            with pytest.raises(ChargenError, match="the benchmark's one ended by itself: no more memory"):
+            with pytest.raises(ChargenError, match="one failed in the benchmark: no more memory"):
                 one.round()
 
 
