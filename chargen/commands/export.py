@@ -11,7 +11,7 @@ import click
 
 from chargen import ChargenError
 from chargen.commands.common import Command, quiet, say
-from chargen.export import FORMATS, QUANTIZATIONS
+from chargen.export import FORMATS, QUANTIZATIONS, Format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,13 +31,17 @@ class ExportCommand(Command):
                 [
                     (
                         f"{name}  {', '.join(form.quantizations)}",
-                        f"runs on {form.runs_on}"
-                        + (f"; needs pip install 'chargen[{form.extra}]'" * bool(form.missing)),
+                        f"runs on {form.runs_on}" + needed(form),
                     )
                     for name, form in FORMATS.items()
                 ]
             )
         super().format_epilog(ctx, formatter)
+
+
+def needed(form: Format) -> str:
+    """Return what to install for a format whose packages are missing."""
+    return f"; needs pip install 'chargen[{form.extra}]'" if form.missing else ""
 
 
 @click.command(
@@ -73,7 +77,7 @@ class ExportCommand(Command):
 def export(
     model: Path | None, formats: tuple[str, ...], output: Path | None, quantize: str | None, force: bool
 ) -> None:
-    """Write the trained model for other runtimes, with batch size 1, and with the state as input and output.
+    """Write the trained model for other runtimes: batch size 1, the state an input and output where the format allows it.
 
     Each artefact contains its own metadata. It is loaded in its own runtime and compared with the model, and removed if
     the two do not agree. <artefact>.md beside it explains how to use it.
@@ -124,9 +128,8 @@ def reference_text(folder: Path, model: ModelFile, clone: Clone) -> tuple[npt.ND
     try:
         run = Run(folder)
         if run.config.sha256 == model.summary.get("sha256"):
-            ids = (
-                run.corpus().split(run.config.train.validation, run.config.train.held_out)[1].ids[: TEXT_CHARACTERS + 1]
-            )
+            train = run.config.train
+            ids = run.corpus().split(train.validation, train.held_out)[1].ids[: TEXT_CHARACTERS + 1]
             if len(ids) >= 2:
                 return ids, "the validation text"
     except (ChargenError, OSError):

@@ -190,14 +190,9 @@ def verify_in_browser(path: Path) -> list[str]:
     if program is None:
         return [f"not verified in a browser, because no Chromium was found: {instead}"]
     # Root and containers have no sandbox, and a page that chargen wrote, without network, needs none.
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--dump-dom",
-        f"--user-data-dir={path.parent / 'browser'}",
-    ]
-    command = [program, *options, f"{path.absolute().as_uri()}#verify"]
+    profile = f"--user-data-dir={path.parent / 'browser'}"
+    page_url = f"{path.absolute().as_uri()}#verify"
+    command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", profile, page_url]
     try:
         done = subprocess.run(command, capture_output=True, timeout=BROWSER_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
