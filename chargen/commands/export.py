@@ -77,7 +77,7 @@ def needed(form: Format) -> str:
 def export(
     model: Path | None, formats: tuple[str, ...], output: Path | None, quantize: str | None, force: bool
 ) -> None:
-    """Write the trained model for other runtimes: batch size 1, the state an input and output where the format allows it.
+    """Write the trained model for other runtimes, with batch size 1 and, where possible, the state as input and output.
 
     Each artefact contains its own metadata. It is loaded in its own runtime and compared with the model, and removed if
     the two do not agree. <artefact>.md beside it explains how to use it.

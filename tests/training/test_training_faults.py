@@ -70,7 +70,7 @@ def test_options_are_named_as_they_are_typed(here, arguments, options):
     [
         ("sys.exit(0)", 0, ""),
         ("sys.exit(3)", 3, ""),  # what it has to say it says here itself
-        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "Error: worker 0 was ended by SIGKILL\n"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "Error: worker 0 was stopped by SIGKILL\n"),
     ],
 )
 def test_a_worker_alone_speaks_for_itself(here, monkeypatch, program, code, said):
@@ -88,8 +88,8 @@ def test_a_worker_alone_speaks_for_itself(here, monkeypatch, program, code, said
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", 1, "--logs", "logs", "--", "train"], "--logs is for what all workers but the first say"),
-        (["--workers", 2, "--", "train", "--distribute", "none"], "--distribute none lets each train by itself"),
+        (["--workers", 1, "--logs", "logs", "--", "train"], "--logs is for the output of all workers but the first"),
+        (["--workers", 2, "--", "train", "--distribute", "none"], "--distribute none trains without other workers"),
     ],
 )
 def test_a_launch_that_would_not_do_what_it_says_is_refused(here, arguments, message):
