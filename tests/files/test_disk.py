@@ -609,15 +609,15 @@ def test_a_file_that_comes_while_a_picture_is_drawn_is_left(here, monkeypatch):
     assert (here / "curves.svg").read_text() == "mine"
 
 
-def failed_proof(*_):
-    raise ChargenError("the export failed its proof")
+def disagreement(*_):
+    raise ChargenError("the exported model does not agree with the model")
 
 
 def test_an_export_that_fails_leaves_no_folder_and_one_that_does_leaves_no_other(here, copied, monkeypatch):
     words = ["export", "--format", "numpy"]
     for output, folder in (([], copied / "exports"), (["--output", "deep/site"], here / "deep")):
         with monkeypatch.context() as patch:
-            patch.setattr("chargen.export.numpy.prove", failed_proof)
+            patch.setattr("chargen.export.numpy.verify", disagreement)
             assert invoke(*words, *output).exit_code == 1
         assert not folder.exists()
     left_there = copied / "exports"
@@ -635,7 +635,7 @@ def test_an_export_replaces_nothing_that_came_meanwhile_unless_it_is_forced(here
         return []
 
     with monkeypatch.context() as patch:
-        patch.setattr("chargen.export.numpy.prove", slow)
+        patch.setattr("chargen.export.numpy.verify", slow)
         result = invoke("export", "--format", "numpy")
     assert result.exit_code == 1
     assert "book.numpy exists and is left as it is" in result.stderr
@@ -645,6 +645,6 @@ def test_an_export_replaces_nothing_that_came_meanwhile_unless_it_is_forced(here
 
 
 def test_a_lesson_that_ends_early_leaves_no_folder(here, monkeypatch):
-    monkeypatch.setattr("chargen.commands.lab.read_setting", failed_proof)
+    monkeypatch.setattr("chargen.commands.lab.read_setting", disagreement)
     assert invoke("lab", "streams", "--output", "deep/lessons").exit_code == 1
     assert names(here) == ["book.txt"]

@@ -294,7 +294,7 @@ def test_five_hundred_steps_in_bfloat16_end_where_float32_does():
 def peak(batch_size, seq_length, precision):
     """The peak memory of a process that trains 2 x 256."""
     sizes = {"layers": 2, "units": 256, "embedding": 32, "batch_size": batch_size, "seq_length": seq_length}
-    side = ("chargen_train", {**sizes, "precision": precision, "files": []})
+    side = ("train.chargen_step", {**sizes, "precision": precision, "files": []})
     return interleaved({"chargen": side}, 1)["chargen"]["peak_memory"]
 
 

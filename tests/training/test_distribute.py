@@ -17,7 +17,7 @@ import pytest
 
 from chargen import ChargenError
 from chargen.commands.common import configured
-from chargen.commands.launch import places
+from chargen.commands.launch import tf_configs
 from chargen.commands.train import train as train_command
 from chargen.config import ModelConfig, TrainConfig
 from chargen.network.execution import choose
@@ -74,7 +74,7 @@ def by_hand(workers, *words, cwd, others=None):
     """Start workers as a person or another launcher would; all but the first in the folder ``others``, if given."""
     with ExitStack() as stack:
         started = []
-        for number, where in enumerate(places(workers)):
+        for number, where in enumerate(tf_configs(workers)):
             process = subprocess.Popen(
                 command("train", *words, "--distribute", "workers"),
                 cwd=others if others and number else cwd,
