@@ -111,7 +111,7 @@ def steps(settings: Settings) -> None:
 
     corpus = read([settings["folder"]], cache=Path(settings["cache"]))
     train = TrainConfig()
-    part = corpus.split(train.validation, train.held_out)[0]
+    part = corpus.split(train)[0]
     update, state, _ = compiled(len(corpus.vocabulary), ModelConfig(units=128), train)
     windows = Streams(part.ids, train.batch_size, train.seq_length, part.starts).read_ahead(0)
     waiting = 0.0

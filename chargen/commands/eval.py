@@ -143,7 +143,7 @@ def own_text(model: Path | None, split: str, *, with_training: bool) -> tuple[st
     """Return a run's training text, which is empty unless it is wanted, and the part of its text to be scored."""
     run = run_of(model)
     corpus = run.corpus()
-    parts = corpus.split(run.config.train.validation, run.config.train.held_out)
+    parts = corpus.split(run.config.train)
     training, part = corpus.vocabulary.decode(parts[0].ids) if with_training else "", parts[split == "validation"]
     name = f"{corpus.name}, its part for {split}"
     return training, Read(name, (corpus.vocabulary.decode(part.ids),), starts=part.starts)

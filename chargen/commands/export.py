@@ -95,7 +95,7 @@ def export(
     from chargen.writing.clone import Clone
 
     path = Path(os.path.abspath(find_model(model)))  # noqa: PTH100  # a link keeps the name that people gave it
-    file = ModelFile.read(path)
+    file = ModelFile.read(path).for_inference()
     title = path.parent.name if (path.parent / CONFIG).exists() and path.name in (MODEL, CHECKPOINT) else path.stem
     folder = output or (path.parent / "exports")
     try:
@@ -129,7 +129,7 @@ def reference_text(folder: Path, model: ModelFile, clone: Clone) -> tuple[npt.ND
         run = Run(folder)
         if run.config.sha256 == model.summary.get("sha256"):
             train = run.config.train
-            ids = run.corpus().split(train.validation, train.held_out)[1].ids[: TEXT_CHARACTERS + 1]
+            ids = run.corpus().split(train)[1].ids[: TEXT_CHARACTERS + 1]
             if len(ids) >= 2:
                 return ids, "the validation text"
     except (ChargenError, OSError):

@@ -366,7 +366,7 @@ def old_text(parent: Path, run: Path) -> str:
         corpus = owner.corpus()
     except ChargenError as error:
         return f"old text  not compared: it cannot be read: {error}"
-    ids, starts = corpus.split(owner.config.train.validation, owner.config.train.held_out)[1]
+    ids, starts = corpus.split(owner.config.train)[1]
     ids, starts = ids[:OLD_TEXT_CHARACTERS], starts[starts < OLD_TEXT_CHARACTERS]
     nats = []
     for file in (before, after):
@@ -413,10 +413,10 @@ def table_line(validation: Validation) -> str:
 
 def preview(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
     """Return, in a line, how the model that was just validated continues the text ``before``."""
-    from chargen.store.modelfile import ready, with_temperature
+    from chargen.store.modelfile import ModelFile, with_temperature
     from chargen.writing.clone import Clone
 
     weights = with_temperature(model.arrays(), validation.record["temperature"])
-    clone = Clone(ready(weights, vocabulary), vocabulary)
+    clone = Clone(ModelFile(weights, vocabulary, model.config, {}, {}).for_inference().weights, vocabulary)
     clone.feed(before)
     return " ".join("".join(clone.generate(length, random_seed=validation.record["step"])).split())

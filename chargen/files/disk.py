@@ -1,8 +1,9 @@
-"""What is written appears whole or not at all; what is temporary goes with its process; one process at a time.
+"""Files appear whole or not at all, temporary folders go with their process, and locks admit one process at a time.
 
 Everything is written in a temporary folder beside its place, ``.chargen-`` and 16 hexadecimal digits, and renamed from
-there. So no name of the user's is ever taken, and a half-written file is never at a name that is read. The folder holds
-a lock file as long as its process lives; one whose lock nobody holds was left by a kill, and `sweep` removes it.
+there. So no name that a user would choose is used, and a half-written file never has a name that is read.
+The process holds a lock on a file in the folder. A folder whose file is not locked was left by a process that was
+killed, and `sweep` removes it.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from typing import IO, Any
 from chargen import ChargenError, process
 
 PREFIX, LOCK = ".chargen-", "lock"
-_OURS = re.compile(re.escape(PREFIX) + "[0-9a-f]{16}")
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of a disk that has none
-_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}  # likewise
-_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # where a folder is renamed to a name that something has
+_TEMPORARY_NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{16}")
+_NO_LOCKS_ERRORS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of a disk without locks
+_NO_LINKS_ERRORS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
+_TAKEN_ERRORS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # of renaming a folder to a name that is taken
 
 
 def write_beside(path: Path, data: bytes, *, new: bool = False) -> None:
-    """Write a whole file beside ``path``, then rename it into place, so that a kill leaves the old or the new one.
+    """Write a file beside ``path``, then rename it into place, so that a kill leaves either the old or the new file.
 
-    The file has the permissions of the one that it replaces, or those of any new file. With ``new`` it replaces none.
-    Raises ChargenError, with any earlier file intact, if the disk is full, the folder can't be written, or ``new`` is
-    given and something has the name.
+    The new file has the permissions of the one that it replaces. With ``new``, it replaces none. Raises ChargenError,
+    and leaves an old file intact, if the disk is full, the folder cannot be written, or ``new`` is given and ``path``
+    exists.
     """
     try:
         with temporary(path.parent) as folder:
@@ -55,16 +56,16 @@ def write_beside(path: Path, data: bytes, *, new: bool = False) -> None:
 
 
 def move(source: Path, target: Path, *, new: bool = False) -> None:
-    """Rename a file or folder of ours into place, in one step. A file passes its permissions on to what replaces it.
+    """Rename a file or folder into place, in one step. The permissions of a file that is replaced are kept.
 
-    With ``new`` nothing is replaced but an empty folder by a folder: raises FileExistsError if the name is taken.
+    With ``new``, raises FileExistsError if ``target`` exists; only an empty folder may be replaced, by a folder.
     """
     if new and not source.is_dir():
         try:
-            os.link(source, target)  # which replaces nothing, as a rename would
+            os.link(source, target)  # unlike a rename, this replaces nothing
             return
         except OSError as error:
-            if error.errno not in _NO_LINKS | {errno.EEXIST}:
+            if error.errno not in _NO_LINKS_ERRORS | {errno.EEXIST}:
                 raise
         if os.path.lexists(target):
             raise _taken(target)
@@ -75,21 +76,21 @@ def move(source: Path, target: Path, *, new: bool = False) -> None:
     try:
         _replace(source, target)
     except OSError as error:
-        if new and error.errno in _TAKEN:
+        if new and error.errno in _TAKEN_ERRORS:
             raise _taken(target) from None
         raise
 
 
 @contextmanager
 def temporary(parent: Path | None = None) -> Iterator[Path]:
-    """Yield a new folder of this process's in ``parent``, or among the temporary files; it is removed in the end.
+    """Yield a new folder in ``parent``, or in the system's folder for temporary files, and remove it at the end.
 
-    What is moved out of it stays; so does the folder if it was told to `keep` itself. Whatever is left there by
-    processes that were killed is removed first.
+    What is moved out of it stays, and so does a folder that was given to `keep`. Folders in ``parent`` that processes
+    left when they were killed are removed first.
     """
     parent = parent or Path(tempfile.gettempdir())
     sweep(parent)
-    with _in_order(), ExitStack() as stack:
+    with _exit_on_signals(), ExitStack() as stack:
         folder = _locked_folder(parent, stack)
         while folder is None:
             folder = _locked_folder(parent, stack)
@@ -97,31 +98,31 @@ def temporary(parent: Path | None = None) -> Iterator[Path]:
 
 
 def keep(folder: Path) -> None:
-    """Let a temporary folder stay for good."""
+    """Make a temporary folder permanent."""
     (folder / LOCK).unlink()
 
 
 def sweep(parent: Path) -> None:
     """Remove the temporary folders in ``parent`` that this user's processes left when they were killed.
 
-    Where there are no locks, on Windows and some network disks, nothing tells them from others, and they stay.
+    They stay where there are no locks, on Windows and some network disks: they may belong to living processes.
     """
     left: list[Path] = []
     with suppress(OSError), os.scandir(parent) as entries:
-        left += [Path(entry.path) for entry in entries if _OURS.fullmatch(entry.name) and _own_folder(entry)]
+        left += [Path(entry.path) for entry in entries if _TEMPORARY_NAME.fullmatch(entry.name) and _own_folder(entry)]
     for folder in left:
-        with suppress(OSError):  # BlockingIOError is that of a process that lives
+        with suppress(OSError):  # BlockingIOError: its process lives
             with suppress(FileNotFoundError), locked(folder / LOCK, wait=False) as held:
                 if held:
                     _empty(folder)
-            folder.rmdir()  # which spares what has anything in it
+            folder.rmdir()  # fails if anything is left in it
 
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Make a folder, with its parents, where it is missing; those of them that are empty in the end are removed again.
+    """Make a folder and its parents if they are missing; at the end, remove those that were made and are still empty.
 
-    Raises OSError if it can't be made.
+    Raises OSError if the folder cannot be made.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with ExitStack() as stack:
@@ -136,28 +137,28 @@ def made(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Keep a file or folder that exists to this process while it is entered; it ends with the process, however that.
+    """Hold the lock of an existing file or folder while entered; the end of the process releases it too.
 
-    Yields whether it is kept, which it is not where there are no locks. Raises BlockingIOError if another process has
-    it and ``wait`` is false.
+    Yields whether the lock is held: false where there are no locks. If another process holds it, waits for it, or
+    raises BlockingIOError if ``wait`` is false.
     """
     try:
         import fcntl
-    except ImportError:  # Windows, which has no locks on folders
+    except ImportError:  # on Windows
         yield False
         return
     held = True
-    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # NFS locks only what can be written
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # NFS locks only writable files
     try:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in _NO_LOCKS_ERRORS:
                 raise
             held = False
         yield held
     finally:
-        os.close(opened)  # which unlocks it
+        os.close(opened)  # this releases the lock
 
 
 def _taken(path: Path) -> FileExistsError:
@@ -165,17 +166,17 @@ def _taken(path: Path) -> FileExistsError:
 
 
 def _sync(file: IO[bytes]) -> None:
-    """Bring a file that is open to the disk."""
+    """Write an open file's buffers to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def _replace(source: Path, target: Path) -> None:
-    os.replace(source, target)  # noqa: PTH105  # with `_sync`, all that a run's files pass through
+    os.replace(source, target)  # noqa: PTH105  # tests replace this function and `_sync`
 
 
 def _locked_folder(parent: Path, stack: ExitStack) -> Path | None:
-    """Make and lock a folder; return None if another process took it for one that was left, before it was locked."""
+    """Make and lock a folder; return None if another process swept it away before it was locked."""
     folder = parent / f"{PREFIX}{os.urandom(8).hex()}"
     folder.mkdir(0o700)
     stack.callback(_remove_if_empty, folder)
@@ -191,8 +192,8 @@ def _locked_folder(parent: Path, stack: ExitStack) -> Path | None:
 
 
 def _empty(folder: Path) -> None:
-    """Remove all that is in a temporary folder, the lock file last, without which it would be spared for good."""
-    if not (folder / LOCK).exists():  # it is to be kept
+    """Remove everything in a temporary folder, the lock file last, because a folder without it is never swept."""
+    if not (folder / LOCK).exists():  # a folder given to `keep`
         return
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
@@ -211,23 +212,24 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _own_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder of this user's, and no link."""
     if not entry.is_dir(follow_symlinks=False):
         return False
     return not hasattr(os, "geteuid") or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
 
 
 @contextmanager
-def _in_order() -> Iterator[None]:
-    """While entered, SIGTERM and a terminal's end raise SystemExit, where they would end the process as it stands.
+def _exit_on_signals() -> Iterator[None]:
+    """While entered, SIGTERM and SIGHUP raise SystemExit, so that temporary folders are removed.
 
-    Only in a process of chargen's own, and only where nobody has other plans for them.
+    Only in chargen's own process, and only for signals that have no handler.
     """
     numbers = []
     if process.owned() and threading.current_thread() is threading.main_thread():
         known = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
         numbers = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
     for number in numbers:
-        signal.signal(number, _end)
+        signal.signal(number, _exit)
     try:
         yield
     finally:
@@ -235,5 +237,5 @@ def _in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _end(number: int, frame: FrameType | None) -> Any:
+def _exit(number: int, frame: FrameType | None) -> Any:
     sys.exit(128 + number)

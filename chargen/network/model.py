@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -162,19 +162,6 @@ def reset_rows(state: State, rows: tf.Tensor) -> State:
     """Return ``state`` with zeros in the rows where ``rows`` (B,) bool is true."""
     keep = tf.cast(~rows, tf.float32)[:, None]
     return tuple(LayerState(h * keep, c * keep) for h, c in state)
-
-
-def state_arrays(state: State) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the state by name, ``lstm_<n>/h`` and ``lstm_<n>/c``, each (B, H)."""
-    return {
-        f"lstm_{n}/{field}": np.array(getattr(s, field).numpy()) for n, s in enumerate(state) for field in s._fields
-    }
-
-
-def state_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> State:
-    """Return the state whose `state_arrays` these are."""
-    layers = range(len(arrays) // len(LayerState._fields))
-    return tuple(LayerState(*(tf.constant(arrays[f"lstm_{n}/{f}"]) for f in LayerState._fields)) for n in layers)
 
 
 class Draw(NamedTuple):

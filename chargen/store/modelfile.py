@@ -1,23 +1,23 @@
-"""One self-describing file: weights, vocabulary, configuration and training summary.
+"""Model files and checkpoints: weights, vocabulary, configuration and training summary in one file.
 
-It is a file of `arrays`, whose header has ``vocabulary``, ``unknown`` (the character that stands for others, if there
-is one), ``model`` (the ModelConfig) and ``summary``. The weights are float32 in Keras's shapes and gate order (i, f, g,
-o)::
+The file has the layout of `files.arrays`. Its header adds ``vocabulary``, ``unknown`` (the character that stands for
+rare ones, if there is one), ``model`` (the ModelConfig) and ``summary``. The weights are float32, in Keras's shapes
+and gate order (i, f, g, o)::
 
     embedding               (V, E)
-    lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1, the layer nearest the input first
+    lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1; layer 0 reads the embedding
     lstm_<n>/recurrent_kernel   (H, 4H)
     lstm_<n>/bias           (4H,)
     dense/kernel            (H, V)
     dense/bias              (V,)
 
-Where the ModelConfig has an ``output_rank`` R, the last kernel is a product, and kept as its factors (format 2)::
+With an ``output_rank`` R in the ModelConfig, the last kernel is stored as its two factors::
 
     dense/factor            (H, R)
     dense/kernel            (R, V)
 
-A checkpoint has for each weight also Adam's two moments, and for each layer the state of its B rows; or neither, where
-a run begins with another's weights::
+A checkpoint also has Adam's two moments of each weight and the LSTM state of its B streams. It has neither where a run
+starts from another model's weights::
 
     optimizer/m/<weight>, optimizer/v/<weight>
     state/lstm_<n>/h, state/lstm_<n>/c          (B, H)
@@ -25,8 +25,7 @@ a run begins with another's weights::
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
@@ -35,24 +34,38 @@ import numpy as np
 from msgspec import Meta, to_builtins
 
 from chargen.config import ModelConfig
-from chargen.files.arrays import UNSEALED, Arrays, Header, Shapes, read_arrays, seal
-from chargen.files.disk import write_beside
-from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, damage, shown
+from chargen.files.arrays import Arrays, Header, Shapes, read_arrays, write_arrays
+from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, errors_of, shown
 from chargen.text.vocabulary import Vocabulary
 
-FORMATS = (1, 2)  # that are read; a file is written in the first that has what it needs, for older chargens
-ADVICE = "use a copy of it from before, or train again"
+ADVICE = "restore a copy, or train again"
 
 
 class LayerState(NamedTuple):
-    """What one LSTM layer carries between characters: arrays or tensors (rows, H) float32."""
+    """The state of one LSTM layer between characters: two arrays or tensors (rows, H) float32."""
 
     h: Any  # the output
     c: Any  # the cell
 
 
+def state_shapes(rows: int, layers: int, units: int) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every array of an LSTM state: ``lstm_<n>/h`` and ``lstm_<n>/c``, each (rows, H)."""
+    return {f"lstm_{n}/{field}": (rows, units) for n in range(layers) for field in LayerState._fields}
+
+
+def state_arrays(state: Iterable[LayerState]) -> Arrays:
+    """Return copies of an LSTM state's arrays or tensors by the names of `state_shapes`."""
+    return {f"lstm_{n}/{field}": np.array(a) for n, s in enumerate(state) for field, a in s._asdict().items()}
+
+
+def state_of(arrays: Arrays) -> tuple[LayerState, ...]:
+    """Return the LSTM state, by layer, whose `state_arrays` are these."""
+    layers = range(len(arrays) // len(LayerState._fields))
+    return tuple(LayerState(*(arrays[f"lstm_{n}/{field}"] for field in LayerState._fields)) for n in layers)
+
+
 def weight_shapes(characters: int, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every weight of a model with a vocabulary of so many characters."""
+    """Return the name and shape of every weight of a model with a vocabulary of ``characters``."""
     return dict(_weight_shapes(characters, config))
 
 
@@ -71,12 +84,12 @@ def _weight_shapes(characters: int, config: ModelConfig) -> Iterator[tuple[str, 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: what a checkpoint keeps beside its arrays. Everything but the times is exact."""
+    """How far a run has come, as its checkpoint records it. A resumed run repeats all of it exactly but the times."""
 
     step: Count = 0  # updates made; also the position in the streams
-    nats: Amount = 0.0  # summed since the last validation ..
-    characters: Count = 0  # .. over so many characters ..
-    clock: Amount = 0.0  # .. in so many seconds
+    nats: Amount = 0.0  # training loss, summed since the last validation
+    characters: Count = 0  # that ``nats`` is summed over
+    clock: Amount = 0.0  # seconds since the last validation
     seconds: Amount = 0.0  # since the run began, without the time between a stop and its resumption
     best: Amount | None = None  # nats per character of the best validation
     worse: Count = 0  # validations since the best
@@ -86,7 +99,7 @@ class Progress:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
-        """Return the progress of a checkpoint."""
+        """Return the progress that a checkpoint records."""
         return converted(checkpoint.summary["progress"], cls)
 
     def elapsed(self, seconds: float) -> Self:
@@ -119,22 +132,22 @@ class Progress:
 
 
 class Summary(TypedDict, total=False):
-    """What a model was trained on, and how far."""
+    """The text that a model was trained on, and the result."""
 
     text: str  # its name
     characters: Count
     sha256: Sha256
-    normalize: Literal["none"]  # that its characters are as they were; else they are in NFC
-    chargen: str  # the version that trained it
+    normalize: Literal["none"]  # the text was not normalised; without this field it is in NFC
+    chargen: str  # the version that trained the model
     step: Count
     validation_bpc: Amount
-    temperature: Annotated[float, Meta(ge=0.01, le=100)]  # by which the logits are divided already
-    progress: Progress  # of a checkpoint
+    temperature: Annotated[float, Meta(ge=0.01, le=100)]  # the stored weights give logits divided by it
+    progress: Progress  # only in a checkpoint
 
 
 @dataclass(frozen=True)
 class ModelHeader(Header):
-    """What a model says of itself."""
+    """The header of a model file."""
 
     vocabulary: str
     model: ModelConfig
@@ -142,65 +155,65 @@ class ModelHeader(Header):
     unknown: str | None = None
 
     KIND: ClassVar[str] = "model"
-    FORMATS: ClassVar[tuple[int, ...]] = FORMATS
 
     def check(self, shapes: Shapes) -> None:
-        """Raise DamagedError if these aren't the arrays of such a model, however large it says it is."""
+        """Raise DamagedError unless the arrays are those of the model that the header describes."""
         further = dict(shapes)
+        # One weight at a time: a damaged header may claim any number of layers.
         for name, shape in _weight_shapes(len(self.vocabulary), self.model):
             if further.pop(name, None) != shape:
-                raise DamagedError(f"array {name}: it is missing, or has another shape than the header says")
+                raise DamagedError(f"array {name}: it is missing, or its shape is not the one in the header")
         self.check_further(further)
 
     def check_further(self, shapes: Shapes) -> None:
-        """Raise DamagedError if these may not be there beside the weights."""
+        """Raise DamagedError if there are arrays beside the weights."""
         for name in shapes:
             raise DamagedError(f"array {shown(name)}: a model has none of that name")
 
 
 @dataclass(frozen=True)
 class CheckpointHeader(ModelHeader):
-    """What a checkpoint says of itself."""
+    """The header of a checkpoint."""
 
     KIND: ClassVar[str] = "checkpoint"
 
     def check_further(self, shapes: Shapes) -> None:
-        """Raise DamagedError if these are neither all that goes on after a stop nor none."""
+        """Raise DamagedError unless the arrays beside the weights are all that a checkpoint has, or none."""
         for name in ("progress", "sha256"):
             if name not in self.summary:
                 raise DamagedError(f"summary.{name}: it is missing")
-        rows = next(iter(shapes.get("state/lstm_0/h", ())), 0)
+        rows = next((shape[0] for name, shape in shapes.items() if name.startswith("state/") and shape), 0)
         wanted = _further_shapes(len(self.vocabulary), self.model, rows) if shapes else {}
         for name in sorted(shapes.keys() | wanted.keys()):
             if shapes.get(name) != wanted.get(name):
-                raise DamagedError(f"array {shown(name)}: it is not there for a checkpoint, or of another shape")
+                raise DamagedError(f"array {shown(name)}: it is missing, unexpected or of the wrong shape")
 
 
 def _further_shapes(characters: int, config: ModelConfig, rows: int) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every array that a checkpoint has beside the weights, with so many rows of state."""
+    """Return the name and shape of every array that a checkpoint has beside the weights, for a state of ``rows``."""
     weights = weight_shapes(characters, config)
     moments = {f"optimizer/{moment}/{name}": shape for moment in "mv" for name, shape in weights.items()}
-    state = {f"state/lstm_{n}/{field}": (rows, config.units) for n in range(config.layers) for field in "hc"}
-    return {**moments, **state}
+    state = state_shapes(rows, config.layers, config.units)
+    return {**moments, **{f"state/{name}": shape for name, shape in state.items()}}
 
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """A model as it lies on disk; a checkpoint is the same with further arrays and a record of its progress."""
+    """The contents of a model file, or of a checkpoint."""
 
     weights: Arrays
     vocabulary: Vocabulary
     config: ModelConfig
-    summary: Mapping[str, Any]  # what was trained on and how far: for people, and for exports
-    extra: Arrays  # a checkpoint's further arrays, "optimizer/..." and "state/..."; a model's are none
+    summary: Mapping[str, Any]  # the fields of `Summary`
+    extra: Arrays  # "optimizer/..." and "state/..." of a checkpoint; empty for a model
 
-    KIND = "model"
+    KIND: ClassVar[str] = ModelHeader.KIND
 
     def write(self, path: Path) -> None:
-        """Write the file beside ``path`` and rename it into place. Raises ChargenError if that can't be done."""
+        """Write the file, replacing any at ``path`` in one step. Raises ChargenError if that fails."""
         header = {
             "kind": self.KIND,
-            "format": FORMATS[self.config.output_rank > 0],
+            "format": ModelHeader.FORMAT,
             "vocabulary": self.vocabulary.characters,
             **({} if self.vocabulary.unknown is None else {"unknown": self.vocabulary.unknown}),
             "model": self.config.to_json(),
@@ -209,54 +222,53 @@ class ModelFile:
         write_arrays(path, {**self.weights, **self.extra}, header)
 
     @classmethod
-    def read(cls, path: Path, *, as_trained: bool = False) -> Self:
-        """Read a model, or a checkpoint as the model that it holds, in the form that `ready` gives it.
+    def read(cls, path: Path) -> Self:
+        """Read a model file or a checkpoint as it is; ``Checkpoint.read`` reads only checkpoints.
 
-        With ``as_trained`` the weights are as training left them, at no temperature and in no other form, as those of a
-        checkpoint are that is read as one. Raises ChargenError if the file is missing, cut short, of a later format, or
-        not ours.
+        Raises ChargenError if the file is missing, cut short, damaged, of another format or of another kind.
         """
         kinds = (CheckpointHeader,) if cls is Checkpoint else (ModelHeader, CheckpointHeader)
         header, arrays = read_arrays(path, *kinds, advice=ADVICE)
-        config, summary = header.model, to_builtins(header.summary)
-        with damage(path, ADVICE):
+        with errors_of(path, ADVICE):
             vocabulary = Vocabulary(header.vocabulary, header.unknown)
-        weights: Arrays = {name: arrays.pop(name) for name in weight_shapes(len(vocabulary), config)}
-        if as_trained:
-            weights = with_temperature(weights, 1 / header.summary.get("temperature", 1))
-        elif cls is not Checkpoint:
-            weights, config = ready(weights, vocabulary), replace(config, output_rank=0)
-        return cls(weights=weights, vocabulary=vocabulary, config=config, summary=summary, extra=arrays)
+        weights = {name: arrays.pop(name) for name in weight_shapes(len(vocabulary), header.model)}
+        return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays)
 
+    def for_inference(self) -> ModelFile:
+        """Return the model as sampling, evaluation and every export use it, without optimizer and state.
 
-def ready(weights: Arrays, vocabulary: Vocabulary) -> Arrays:
-    """Return the weights of a model as whoever samples, scores or exports takes them: of one form, for every runtime.
+        The last kernel is whole, (H, V), whatever its rank. The unknown character has a logit of -60,000, which float16
+        can hold: it is not drawn at any temperature up to 100, and the other probabilities sum to 1.
+        """
+        weights = {name: array for name, array in self.weights.items() if name != "dense/factor"}
+        if "dense/factor" in self.weights:
+            weights["dense/kernel"] = self.weights["dense/factor"] @ self.weights["dense/kernel"]
+        if self.vocabulary.unknown is not None:
+            unknown = self.vocabulary.id_of(self.vocabulary.unknown)
+            for name, value in (("dense/kernel", 0), ("dense/bias", -60_000)):
+                weights[name] = weights[name].copy()
+                weights[name][..., unknown] = value
+        return ModelFile(weights, self.vocabulary, replace(self.config, output_rank=0), self.summary, {})
 
-    The last kernel is whole, (H, V), whatever its rank. The unknown character has a logit of -60,000: it is drawn at no
-    temperature up to 100 then, and the others' probabilities are those that it is not the unknown one. float16 has that
-    number.
-    """
-    rest = {name: array for name, array in weights.items() if name != "dense/factor"}
-    if "dense/factor" in weights:
-        rest["dense/kernel"] = weights["dense/factor"] @ weights["dense/kernel"]
-    if vocabulary.unknown is None:
-        return rest
-    kernel, bias = rest["dense/kernel"].copy(), rest["dense/bias"].copy()
-    kernel[:, vocabulary.id_of(vocabulary.unknown)], bias[vocabulary.id_of(vocabulary.unknown)] = 0, -60_000
-    return {**rest, "dense/kernel": kernel, "dense/bias": bias}
+    def for_training(self) -> ModelFile:
+        """Return the model as training left it, at temperature 1, without optimizer and state."""
+        summary = {name: value for name, value in self.summary.items() if name != "temperature"}
+        weights = with_temperature(self.weights, 1 / self.summary.get("temperature", 1))
+        return ModelFile(weights, self.vocabulary, self.config, summary, {})
 
 
 def with_temperature(weights: Arrays, temperature: float) -> Arrays:
-    """Return the weights of the model whose logits are these weights' divided by a temperature."""
+    """Return the weights of a model whose logits are those of ``weights`` divided by ``temperature``."""
     last = {name: weights[name] / np.float32(temperature) for name in ("dense/kernel", "dense/bias")}
     return {**weights, **last}
 
 
 def extend_vocabulary(old: ModelFile, vocabulary: Vocabulary, random_seed: int) -> Arrays:
-    """Return the weights of a model for a larger vocabulary, which holds the old one's characters and new ones.
+    """Return the weights of ``old`` for a larger vocabulary, which contains all of the old characters.
 
-    What the old model knew of a character is kept. A new one is read by numbers in -1 .. 1, uniform, of a generator
-    from ``random_seed``, and written like the mean of the old ones; so is the unknown one.
+    The old characters keep their weights. A new character's embedding is drawn uniformly from -1 .. 1 by a generator
+    seeded with ``random_seed``; its column of the last layer is the mean of the old columns. The unknown character is
+    treated as new.
     """
     characters = [c for c in old.vocabulary.characters if c != old.vocabulary.unknown]
     here, there = ([v.id_of(c) for c in characters] for v in (vocabulary, old.vocabulary))
@@ -272,15 +284,11 @@ def extend_vocabulary(old: ModelFile, vocabulary: Vocabulary, random_seed: int) 
 
 
 class Checkpoint(ModelFile):
-    """All that goes on after a stop: a model's last weights, the optimizer, the LSTM state, and the progress."""
+    """What a run needs to resume: the last weights, the optimizer, the LSTM state and the progress."""
 
-    KIND = "checkpoint"
+    KIND: ClassVar[str] = CheckpointHeader.KIND
 
-
-def write_arrays(path: Path, arrays: Arrays, header: Mapping[str, Any]) -> None:
-    """Write arrays and a JSON object as one file for `read_arrays`, by way of `write_beside`."""
-    from safetensors.numpy import save  # which only those wait for who write
-
-    # One entry of sorted JSON, as safetensors keeps entries in no fixed order: equal contents are equal files.
-    metadata = {"chargen": json.dumps({**UNSEALED, **header}, sort_keys=True)}
-    write_beside(path, seal(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)))
+    @property
+    def rows(self) -> int:
+        """B, the rows of the LSTM state; 0 if there is none."""
+        return next((len(array) for name, array in self.extra.items() if name.startswith("state/")), 0)

@@ -1,8 +1,8 @@
-"""A run: the directory that one ``chargen train`` leaves.
+"""A run: the folder that one ``chargen train`` writes.
 
-``config.json`` what was asked and chosen, ``metrics.jsonl`` a line per validation, ``model.safetensors`` the best
-model, ``checkpoint.safetensors`` the last one with all that is needed to go on, and ``corpus``, a folder, if the text
-came from standard input and is nowhere else.
+``config.json`` has the options, ``metrics.jsonl`` a line for each validation, ``model.safetensors`` the best model, and
+``checkpoint.safetensors`` the last model with all that resuming needs. The folder ``corpus`` has the text if that came
+from standard input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from msgspec import Meta
 from chargen import ChargenError
 from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.files import disk
-from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, damage, parsed, read_regular, shown
+from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, errors_of, parsed, read_regular, shown
 from chargen.store.modelfile import Checkpoint, ModelFile, extend_vocabulary
 from chargen.store.modelfile import Progress as Progress
 from chargen.text.corpus import Advance, Corpus, cache_folder, opened, read
@@ -33,24 +33,24 @@ FORMAT = 1  # of config.json
 RUNS = Path("runs")
 CONFIG, MODEL, CHECKPOINT = "config.json", "model.safetensors", "checkpoint.safetensors"
 METRICS, CORPUS = "metrics.jsonl", "corpus"
-MEND = "mend it, or bring the file back"
+MEND = "correct it, or restore the file"
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What ``config.json`` holds: all that decides how the run goes, and from what text."""
+    """The contents of ``config.json``: everything that decides the result of the run, its text included."""
 
     model: ModelConfig
     train: TrainConfig
     execution: Execution
-    start: Count  # the schedule of the learning rate goes from this step ..
-    stop: Count | None  # .. to this one, where training ends; None until the machine's speed is known
-    files: tuple[str, ...]  # of the corpus, absolute; none is the bundled book
+    start: Count  # the step where the learning rate's schedule begins
+    stop: Count | None  # the step where it ends, and training with it; None until the machine's speed is known
+    files: tuple[str, ...]  # absolute paths of the corpus; none for the bundled book
     name: str
     characters: Count
     sha256: Sha256
-    parent: str | None = None  # the model that this one was begun from, absolute ..
-    known: Vocabulary | None = None  # .. and the characters that it knew, which are this run's too
+    parent: str | None = None  # absolute path of the model that the run started from
+    known: Vocabulary | None = None  # the vocabulary of that model, which this run's contains
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -59,38 +59,38 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """Read what `to_json` wrote. Raises DamagedError that names the field for anything else.
+        """Return the configuration that `to_json` wrote. Raises DamagedError that names the field for anything else.
 
-        A field that is missing is refused, as its default need not be what the run began with, and so is one too many:
-        whoever wrote it meant something.
+        A missing field is refused, because its default may differ from the run's value, and an unknown one, because it
+        was meant to have an effect.
         """
         if (found := converted(values, _Formatted)["format"]) != FORMAT:
             raise DamagedError(f"format: it is {found}, and this chargen reads {FORMAT}")
         config = converted(values, cls, _vocabulary)
-        told, wanted = _names(values), _names(config.to_json())
-        for name in sorted(told ^ wanted):
+        found_names, wanted = _names(values), _names(config.to_json())
+        for name in sorted(found_names ^ wanted):
             raise DamagedError(f"{name}: it is missing" if name in wanted else f"{shown(name)}: there is no such field")
         for reason in config._faults():
             raise DamagedError(reason)
         return config
 
     def _faults(self) -> Iterator[str]:
-        """Yield what can't be in a run's configuration though each field by itself could."""
+        """Yield what is wrong in the configuration although each field by itself is valid."""
         train = self.train
         if [train.minutes, train.epochs, train.steps].count(None) != 2:
-            yield "train: not just one of minutes, epochs and steps is given"
+            yield "train: exactly one of minutes, epochs and steps must be given"
         if self.stop is None and train.minutes is None:
-            yield "stop: it is null, where no minutes are given"
+            yield "stop: it is null, but no minutes are given"
         if self.stop is not None and self.stop < self.start:
             yield "stop: it is before the start"
         if not _is_encoding(train.encoding):
             yield "train.encoding: it is not a text encoding"
         if any("\0" in path for path in (*self.files, train.cache or "", self.parent or "")):
-            yield "a path has a character that paths don't"
+            yield "a path contains a NUL character"
 
 
 class Record(TypedDict):
-    """A line of ``metrics.jsonl``: a validation."""
+    """A line of ``metrics.jsonl``: one validation."""
 
     step: Annotated[int, Meta(ge=1, le=2**53)]
     epoch: Amount
@@ -115,7 +115,7 @@ def _vocabulary(_: type, known: Any) -> Vocabulary:
 
 
 def _names(values: dict[str, Any]) -> set[str]:
-    """Return the names of an object's fields, and of the fields of those that are objects."""
+    """Return the names of an object's fields, and of its objects' fields as ``object.field``."""
     inner = (f"{part}.{name}" for part, value in values.items() if isinstance(value, dict) for name in value)
     return {*values, *inner}
 
@@ -128,11 +128,11 @@ def _is_encoding(name: str) -> bool:
 
 
 class Run:
-    """A run's directory, opened. Raises ChargenError if ``path`` holds no run that can be read."""
+    """An existing run. Raises ChargenError if the folder ``path`` is not a run, or its configuration is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with damage(self.config_path, MEND):
+        with errors_of(self.config_path, MEND):
             try:
                 data = read_regular(self.config_path)
             except OSError as error:
@@ -141,17 +141,17 @@ class Run:
 
     @classmethod
     def create(cls, path: Path | None, config: RunConfig, corpus: Corpus, parent: ModelFile | None = None) -> Run:
-        """Make the directory, or ``runs/<name of the text>`` if ``path`` is None, then ``-2``, ``-3``, ....
+        """Make a run in the folder ``path``, or in ``runs/<name of the text>`` with ``-2``, ``-3``, ... if that exists.
 
-        With a ``parent``, its first checkpoint has that model's weights, extended to the corpus's vocabulary.
+        With a ``parent``, the first checkpoint has that model's weights, extended to the corpus's vocabulary.
 
-        It appears whole or not at all, whoever else takes the same name at the same time; an empty folder that is there
-        is filled, the configuration last. Raises ChargenError if ``path`` exists and is not an empty folder.
+        The folder appears whole or not at all, even if another process makes one of the same name. An existing empty
+        folder is filled, the configuration last. Raises ChargenError if ``path`` exists and is not an empty folder.
         """
         target = path or RUNS / config.name
         if path is not None:
             refuse_taken(path)
-        with _in_one_line(target):
+        with _creation_errors(target):
             place = target if path is not None and path.is_dir() else target.parent
             with disk.made(place), disk.temporary(place) as work:
                 folder = work / "run"
@@ -162,10 +162,10 @@ class Run:
     @classmethod
     @contextmanager
     def begin(cls, path: Path | None, config: RunConfig, corpus: Corpus, parent: ModelFile | None) -> Iterator[Run]:
-        """Make a run as `create` does; if what is done while this is entered fails, remove it again."""
+        """Make and lock a run as `create` does, and yield it; remove it again if an error is raised while entered."""
         target = path or RUNS / config.name
         with ExitStack() as stack:
-            with _in_one_line(target):
+            with _creation_errors(target):
                 filled = path is not None and path.is_dir()
                 stack.enter_context(disk.made(target.parent))
             run = cls.create(path, config, corpus, parent)
@@ -177,16 +177,17 @@ class Run:
                 raise
 
     def _discard(self, *, folder: bool) -> None:
+        """Remove the run's files, and its ``folder`` too."""
         for name in (CONFIG, CHECKPOINT):
             self.path.joinpath(name).unlink(missing_ok=True)
         shutil.rmtree(self.path / CORPUS, ignore_errors=True)
         if folder:
-            with suppress(OSError):  # whatever else is there is somebody's
+            with suppress(OSError):  # other files in it are not the run's
                 self.path.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep the run to this process while it is entered. Raises ChargenError if another has it."""
+        """Lock the run while entered. Raises ChargenError if another process has locked it."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(disk.locked(self.path, wait=False))
@@ -197,32 +198,32 @@ class Run:
             yield
 
     def reconfigure(self, config: RunConfig) -> None:
-        """Replace the configuration, on disk too."""
+        """Replace the configuration, here and on disk."""
         disk.write_beside(self.config_path, _json(config.to_json()))
         self.config = config
 
     def corpus(self, files: tuple[str, ...] = (), advance: Advance = lambda characters: None) -> Corpus:
-        """Read the run's text again, from ``files`` if it has moved; ``advance`` is as for `corpus.read`.
+        """Read the run's text again, from ``files`` if it has moved; ``advance`` is that of `corpus.read`.
 
-        Raises ChargenError if it is not there, or not the text that the run was started with.
+        Raises ChargenError if the text is missing, or is not the one that the run was started with.
         """
         config = self.config
         if STANDARD_INPUT in config.files and not files:
-            advice = "bring it back, or train anew from the text"
+            advice = "restore it, or start a new run from the text"
             corpus = opened(self.path / CORPUS, config.files, config.name, advice, mapped=True)
         else:
             cache = cache_folder(config.train)
             if cache is not None and cache.exists() and not os.access(cache, os.W_OK):
                 cache = None
-            # Path's exists raises for a name that no file can have.
+            # Path.exists raises an error for an impossible name.
             missing = [f for f in files or config.files if f != STANDARD_INPUT and not os.path.exists(expanded(f)[0])]  # noqa: PTH110
             if missing:
                 raise ChargenError(
-                    f"the text of this run, {missing[0]}, is gone: name where it is now, "
+                    f"the text of this run, {missing[0]}, is gone: give its new place, "
                     f"chargen train TEXT --resume {quote(str(self.path))}"
                 )
             corpus = read(files or config.files, config.train, config.known, cache, advance)
-        with damage(self.config_path, MEND):
+        with errors_of(self.config_path, MEND):
             if corpus.sha256 == config.sha256 and len(corpus.ids) != config.characters:
                 raise DamagedError(f"characters: the text has {len(corpus.ids):,}")
         if corpus.sha256 != config.sha256:
@@ -235,56 +236,59 @@ class Run:
 
     @property
     def config_path(self) -> Path:
-        """What was asked and chosen."""
+        """The path of the configuration."""
         return self.path / CONFIG
 
     @property
     def model_path(self) -> Path:
-        """The best model so far; the file is there from the first validation on."""
+        """The path of the best model so far; the file exists after the first validation."""
         return self.path / MODEL
 
     @property
     def checkpoint_path(self) -> Path:
-        """The last checkpoint."""
+        """The path of the last checkpoint."""
         return self.path / CHECKPOINT
 
     def checkpoint(self) -> Checkpoint | None:
-        """Return the last checkpoint; None if the run was ended before its first, so has to begin again."""
+        """Return the last checkpoint; None if the run has none yet, so that it starts from the beginning.
+
+        Raises ChargenError if it is missing although the run has results, damaged, or that of another run.
+        """
         if not self.checkpoint_path.exists():
             if self.model_path.exists() or self.metrics():
                 raise ChargenError(
-                    f"{self.checkpoint_path} is gone, and with it what is needed to go on: bring it back, or train anew"
+                    f"{self.checkpoint_path} is gone, and resuming needs it: restore it, or start a new run"
                 )
             return None
         checkpoint = Checkpoint.read(self.checkpoint_path)
         config, step = self.config, Progress.of(checkpoint).step
         if (checkpoint.config, checkpoint.summary["sha256"]) != (config.model, config.sha256):
-            raise ChargenError(f"{self.checkpoint_path} is of another run: bring this run's own back, or train anew")
-        rows = len(checkpoint.extra["state/lstm_0/h"]) if checkpoint.extra else config.train.batch_size
-        with damage(self.config_path, MEND):
+            raise ChargenError(f"{self.checkpoint_path} is of another run: restore this run's own, or start a new run")
+        rows = checkpoint.rows or config.train.batch_size
+        with errors_of(self.config_path, MEND):
             if rows != config.train.batch_size:
                 raise DamagedError(f"train.batch_size: the checkpoint has {rows:,} streams")
             if not config.start <= step <= (step if config.stop is None else config.stop):
-                raise DamagedError(f"start, stop: the checkpoint, at step {step:,}, is not between them")
+                raise DamagedError(f"start, stop: the checkpoint is at step {step:,}, which is not between them")
         return checkpoint
 
     def finished(self, progress: Progress) -> bool:
-        """Tell whether the run has nothing left to do: its schedule ended, and no new one starts there."""
+        """Return whether the run is complete: its schedule has ended, and no new one starts at this step."""
         return progress.finished and progress.step != self.config.start
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the records of the validations so far, oldest first."""
+        """Return the records of the validations so far, oldest first. Raises ChargenError that names a damaged line."""
         path, records, train = self.path / METRICS, list[dict[str, Any]](), self.config.train
-        with damage(path, "mend or remove that line"):
+        with errors_of(path, "correct or remove that line"):
             data = read_regular(path) if path.exists() else b""
             for number, line in enumerate(data.splitlines(), 1):
                 try:
                     record = parsed(line)
                     converted(record, Record)
                     if records and record["step"] <= records[-1]["step"]:
-                        raise DamagedError("step: it is not after that of the line before")
+                        raise DamagedError("step: it is not greater than that of the line before")
                     if record["characters"] != record["step"] * train.batch_size * train.seq_length:
-                        raise DamagedError("characters: they are not those of so many steps by config.json")
+                        raise DamagedError("characters: they do not match the steps, by the sizes in config.json")
                 except DamagedError as error:
                     raise DamagedError(f"line {number}: {error}") from None
                 records.append(record)
@@ -296,7 +300,7 @@ class Run:
 
 
 def newest(folder: Path = RUNS) -> Path:
-    """Return the run in ``folder`` that was written to last. Raises ChargenError, naming the cure, if there is none."""
+    """Return the folder of the run in ``folder`` that was written to last. Raises ChargenError if there is none."""
     configs = list(folder.glob(f"[!.]*/{CONFIG}"))
     if not configs:
         raise ChargenError("there is no run here yet: make one with `chargen train book.txt`")
@@ -309,9 +313,9 @@ def newest(folder: Path = RUNS) -> Path:
 
 
 def find_model(path: Path | None) -> Path:
-    """Return the model file that ``path`` means: the file itself, a run's best, or None for the newest run's best.
+    """Return the path of a model: ``path`` itself if it is a file, or the best model of a run; None is the newest run.
 
-    A run that has not reached its first validation has only a checkpoint, which then serves.
+    For a run before its first validation, this is the checkpoint. Raises ChargenError if a folder has neither.
     """
     path = path or newest()
     if not path.is_dir():
@@ -320,19 +324,19 @@ def find_model(path: Path | None) -> Path:
         if file.exists():
             return file
     raise ChargenError(
-        f"{path} has no model yet: go on with `chargen train --resume {quote(str(path))}`, if it is a run"
+        f"{path} has no model yet: if it is a run, go on with `chargen train --resume {quote(str(path))}`"
     )
 
 
 def open_model(path: Path | None) -> ModelFile:
-    """Read the model that `find_model` finds."""
-    return ModelFile.read(find_model(path))
+    """Return the model that `find_model` finds, in its form for inference."""
+    return ModelFile.read(find_model(path)).for_inference()
 
 
 def refuse_taken(path: Path) -> None:
-    """Raise ChargenError if a run can't be made at ``path``, as something is there that is not an empty folder."""
+    """Raise ChargenError if ``path`` exists and is not an empty folder, so that no run can be made there."""
     disk.sweep(path)
-    with _in_one_line(path):
+    with _creation_errors(path):
         taken = os.path.lexists(path) and (not path.is_dir() or any(path.iterdir()))
     if taken:
         raise ChargenError(
@@ -342,8 +346,8 @@ def refuse_taken(path: Path) -> None:
 
 
 @contextmanager
-def _in_one_line(path: Path) -> Iterator[None]:
-    """While entered, what keeps a run from being made is a ChargenError that names the run, wherever it is made."""
+def _creation_errors(path: Path) -> Iterator[None]:
+    """While entered, an OSError that keeps the run from being made becomes a ChargenError that names the run."""
     try:
         yield
     except (OSError, ChargenError) as error:
@@ -356,7 +360,7 @@ def _in_one_line(path: Path) -> Iterator[None]:
 
 
 def _fill(folder: Path, config: RunConfig, corpus: Corpus, parent: ModelFile | None) -> None:
-    """Write all that a new run has into an empty folder."""
+    """Write the files of a new run into an empty folder."""
     if STANDARD_INPUT in corpus.files:
         (folder / CORPUS).mkdir()
         corpus.write(folder / CORPUS)
@@ -368,21 +372,21 @@ def _fill(folder: Path, config: RunConfig, corpus: Corpus, parent: ModelFile | N
 
 
 def _put(folder: Path, target: Path) -> Path:
-    """Give a new run the name that was asked for. Raises FileExistsError if it is taken."""
+    """Move a new run to ``target``, and return that. Raises FileExistsError if it exists and is not an empty folder."""
     if not target.is_dir():
         disk.move(folder, target, new=True)
         return target
-    for file in sorted(folder.iterdir(), key=lambda file: file.name == CONFIG):  # it may be the folder we are in
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == CONFIG):  # the working directory may be it
         disk.move(file, target / file.name, new=True)
     return target
 
 
 def _place(folder: Path, name: str) -> Path:
-    """Give a new run the first name in ``runs`` that is free: ``name``, ``name-2``, ...."""
+    """Move a new run to the first free name in ``runs``: ``name``, ``name-2``, ...; return the path."""
     number, target = 1, RUNS / name
     while True:
         if not os.path.lexists(target):
-            with suppress(FileExistsError):  # a training that began at the same time has taken it
+            with suppress(FileExistsError):  # another process took the name meanwhile
                 disk.move(folder, target, new=True)
                 return target
         number += 1

@@ -1,4 +1,4 @@
-"""One text becomes B contiguous streams that are read side by side, a window of T characters at a time."""
+"""A text is cut into B contiguous streams, which are read side by side in windows of T characters."""
 
 from __future__ import annotations
 
@@ -16,33 +16,31 @@ ALL = slice(None)
 
 
 class Window(NamedTuple):
-    """What one step reads: T consecutive characters of all B streams."""
+    """The input of one step: T consecutive characters of all B streams."""
 
     x: npt.NDArray[np.int32]  # (B, T) ids
     y: npt.NDArray[np.int32]  # (B, T) the id that follows each of them in the text
-    begins: npt.NDArray[np.bool_]  # (B,) the rows whose state is zero here, as a text or a document begins
-    # (B, T) the characters inside the window before which a document begins; most windows have none.
+    begins: npt.NDArray[np.bool_]  # (B,) rows whose state starts from zero, because the text or a document begins
+    # (B, T) characters after the first that begin a document; None if there are none, as in most windows
     restarts: npt.NDArray[np.bool_] | None = None
 
 
 class Streams:
-    """B contiguous streams of k·T characters each, cut from one text; the tail that does not fill them is dropped.
+    """B contiguous streams of k·T characters each, cut from one text; the rest at its end is dropped.
 
-    In epoch e row b reads segment (b + e) mod B of the text, so from one epoch to the next each row goes on with the
-    text that follows what it has just read, and its state stays true; the one row that wraps round to the start of
-    the text begins anew. In the first epoch all rows begin.
+    In epoch e, row b reads segment (b + e) mod B of the text. So each row continues in the next epoch with the text
+    that follows, and its state stays valid; only the row that returns to the start of the text begins from zero. In the
+    first epoch all rows do. A row's state also restarts where a document begins: at ``starts``, places in the text in
+    order.
 
-    Where a document begins, at one of ``starts`` (in order, of the text's places), a row's state restarts.
+    A window is a pure function of its position, the number of windows before it; so training resumes from that number.
 
-    A window is a pure function of its position, the count of windows read before it: whoever keeps that number can
-    go on where it stopped.
-
-    Raises ChargenError, with sizes that would fit, if the text holds fewer than B·T + 1 characters.
+    Raises ChargenError, with sizes that would fit, if the text has fewer than B·T + 1 characters.
     """
 
     def __init__(self, ids: Ids, batch_size: int, seq_length: int, starts: npt.NDArray[np.int64] | None = None) -> None:
         self.batch_size, self.seq_length = batch_size, seq_length
-        self.characters = len(ids)  # of the whole text, its tail too
+        self.characters = len(ids)  # of the whole text
         self._starts = np.zeros(0, np.int64) if starts is None else starts
         self.windows = windows_per_epoch(len(ids), batch_size, seq_length)
         if not self.windows:
@@ -52,15 +50,15 @@ class Streams:
                 f"--batch-size {fitting_batch} --seq-length {fitting_length} would fit"
             )
         used = batch_size * self.windows * seq_length
-        self.dropped = len(ids) - 1 - used  # fewer than B·T characters that are never read
+        self.dropped = len(ids) - 1 - used  # characters that are never read: fewer than B·T
         self._x = ids[:used].reshape(batch_size, -1)  # (B, k·T), a view
         self._y = ids[1 : used + 1].reshape(batch_size, -1)
 
     def read(self, position: int, rows: slice = ALL) -> Window:
-        """Return the window at ``position``: 0 for the first of the first epoch, and on without end.
+        """Return the ``rows`` of the window at ``position``, which counts from 0 through all epochs.
 
-        Of the other rows than ``rows`` nothing is read. But whether the window has ``restarts`` is a matter of all
-        rows, as all workers have to compute the same function.
+        ``restarts`` is None only if no row of the whole batch has any, because all workers must compute the same
+        function.
         """
         epoch, window = divmod(position, self.windows)
         segments = (np.arange(self.batch_size) + epoch) % self.batch_size
@@ -76,7 +74,7 @@ class Streams:
         return Window(x, y, begins[rows], restarts)
 
     def read_ahead(self, position: int, rows: slice = ALL) -> Generator[Window]:
-        """Yield the windows from ``position`` on, each read by another thread while its caller has the one before."""
+        """Yield the windows from ``position`` on; another thread reads the next one while the caller uses this one."""
         with ThreadPoolExecutor(1, "chargen-read") as reader:
             ahead = reader.submit(self.read, position, rows)
             while True:
@@ -85,7 +83,7 @@ class Streams:
                 yield window
 
     def _restarts(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
-        """Return where in the windows from places (B,) on documents begin, (B, T); None if none does."""
+        """Return where documents begin in the windows at places (B,) of the text: (B, T), or None if none does."""
         first, later = (np.searchsorted(self._starts, p) for p in (places, places + self.seq_length))
         if (first == later).all():
             return None
@@ -96,17 +94,17 @@ class Streams:
 
 
 def windows_per_epoch(characters: int, batch_size: int, seq_length: int) -> int:
-    """Return k: how many windows of T each of the B streams of a text of so many characters has."""
+    """Return k, the number of windows in each of the B streams of a text with ``characters``."""
     return max(0, characters - 1) // (batch_size * seq_length)
 
 
 def fit(
     characters: int, batch_size: int, seq_length: int, *, shorten: bool = True, multiple: int = 1
 ) -> tuple[int, int]:
-    """Return the largest batch size, up to the given one, that drops at most a twentieth of the text, and the window.
+    """Return the largest batch size, up to the given one, that drops at most 5 % of the text, and the window length.
 
-    The batch size is a multiple of ``multiple``, which it is at the least. The window is shortened, to half the text at
-    the most, if it may be and a text is as short as that. ``characters`` is the length N of the text, 2 at the least.
+    The batch size is a multiple of ``multiple``, and at least that. With ``shorten``, a window is at most half the
+    text. ``characters`` is the length N of the text, at least 2.
     """
     if shorten:
         seq_length = min(seq_length, max(1, (characters - 1) // 2))

@@ -1,4 +1,4 @@
-"""Characters and their ids, and what is done about a character that has none."""
+"""Characters and their ids, and the treatment of characters that have none."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from chargen.files.reading import DamagedError
 Ids = npt.NDArray[np.unsignedinteger]
 
 CODE_POINTS = 0x110000
-UNKNOWN = "\ufffd"  # Unicode's replacement character: what characters become that are too rare to be learnt
-STAND_INS = (UNKNOWN, *map(chr, range(0xFDD0, 0xFDF0)))  # for a text that has the first: characters that are none
+UNKNOWN = "\ufffd"  # Unicode's replacement character: stands for the characters that are too rare to learn
+# If the text itself contains U+FFFD, one of Unicode's noncharacters stands for them.
+STAND_INS = (UNKNOWN, *map(chr, range(0xFDD0, 0xFDF0)))
 
-# Characters that people and programs write for one another. An unknown one is replaced by the first known one of
-# its row, so that typed straight quotes find a book's curly ones as well as the other way round.
+# Characters that are often written for one another. An unknown one is replaced by the first known one of its row, so
+# that straight quotes match a book's curly ones, and the other way round.
 LOOKALIKES = ("'‘’‚‛′`", '"“”„‟″«»', "-–—‐‑‒―−", " \u00a0\u2009\u202f\u3000\t\n")
 
 
 def code_points(text: str) -> npt.NDArray[np.uint32]:
-    """Return the text's code points as an array (N,); a text of N characters costs 4·N bytes."""
+    """Return the code points of a text: (N,) uint32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 class Vocabulary:
-    """The characters that a model knows, in code-point order; a character's id is its place among them.
+    """The characters that a model knows, in code-point order; a character's id is its index.
 
-    ``unknown`` is the one that stands for characters that are too rare to be learnt, if there is one: it is read, and
-    never written (see `modelfile.ready`).
+    ``unknown`` is the character that stands for those that are too rare to learn, if there is one. A model reads it,
+    but never writes it (see `ModelFile.for_inference`).
 
-    Raises DamagedError if there are none, or if they are not distinct and in order.
+    Raises DamagedError if there are no characters, if they are not distinct and in order, or if ``unknown`` is not one
+    of them.
     """
 
     def __init__(self, characters: str, unknown: str | None = None) -> None:
@@ -73,14 +75,14 @@ class Vocabulary:
         return f"Vocabulary({self.characters!r})"
 
     def id_of(self, character: str) -> int:
-        """Return a character's id, or that of the unknown one. Raises KeyError if there is neither."""
+        """Return a character's id, or that of the unknown character. Raises KeyError if there is neither."""
         return self._ids[character] if character in self._ids else self._ids[self.unknown or ""]
 
     def encode(self, text: str) -> Ids:
-        """Return the ids (N,) of ``text`` in the smallest unsigned type that holds them all.
+        """Return the ids of ``text``: (N,) uint8, uint16 or uint32, the smallest that fits the vocabulary.
 
-        Characters that are not in the vocabulary become the unknown one. Raises ChargenError that names them if there
-        is none; `repair` replaces or removes them.
+        Characters outside the vocabulary become the unknown character. If there is none, raises ChargenError that names
+        them; `repair` replaces or removes them.
         """
         ids, known = self.encode_known(text)
         if self.unknown is None and not known.all():
@@ -89,9 +91,9 @@ class Vocabulary:
         return ids
 
     def encode_known(self, text: str) -> tuple[Ids, npt.NDArray[np.bool_]]:
-        """Return the ids of ``text``, and which of its N characters are known (N,).
+        """Return the ids of ``text``, and which of its N characters are known: (N,) bool.
 
-        The ids are those of the known characters (n,); of all (N,) where there is an unknown one to stand for the rest.
+        The ids are (N,) if the vocabulary has an unknown character, else only those of the n known characters: (n,).
         """
         ids = self._table.take(code_points(text), mode="clip")
         if self.unknown is None:
@@ -103,17 +105,20 @@ class Vocabulary:
 
     @cached_property
     def _table(self) -> npt.NDArray[np.uint32]:
-        """The id of each code point up to the last of the vocabulary; that of all others, at the end, is V."""
+        """The id of each code point up to the vocabulary's highest; V for the others, and once more at the end.
+
+        A lookup is at least 6 times as fast as a binary search among the vocabulary's code points.
+        """
         table = np.full(int(self._points[-1]) + 2, len(self), np.uint32)
         table[self._points] = np.arange(len(self))
         return table
 
     def escape_nats(self, unknown: int, characters: int) -> float:
-        """Return what it costs to tell which of so many characters are unknown, and what they are.
+        """Return the cost, in nats, of encoding which of a text's ``characters`` are unknown, and what they are.
 
-        Each character says first whether it is known, at the price of Laplace's rule of succession: a whole of
-        (n + 1) · C(n, u), in whatever order. An unknown one is then any of the Unicode characters that the vocabulary
-        does not have, all alike. Where none is unknown nothing has to be told, and it costs nothing.
+        Laplace's rule of succession predicts for each of n characters whether it is known: if u are unknown, this costs
+        log((n + 1) · C(n, u)), in any order. Each unknown one is then one of the Unicode characters outside the
+        vocabulary, with equal probability. A text without unknown characters costs nothing.
         """
         if not unknown:
             return 0.0
@@ -121,17 +126,19 @@ class Vocabulary:
         return log(characters + 1) + ways + unknown * log(CODE_POINTS - len(self))
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """Return the text whose ids (N,) these are. Raises IndexError for an id that no character has."""
+        """Return the text that has the ids (N,). Raises IndexError for an id outside the vocabulary."""
         return self._points.take(np.asarray(ids)).astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
     def repair(self, text: str) -> tuple[str, str]:
-        """Return ``text`` in characters of this vocabulary, and the characters that had to be left out.
+        """Return ``text`` in characters of this vocabulary, and the characters that were left out, each once.
 
-        Canonical composition (NFC) is tried first, then a look-alike (straight or curly quotes, dashes, spaces),
-        then the other letter case. A character that is known is never changed.
+        A text with unknown characters is composed (NFC). What is still unknown is replaced by a look-alike (straight or
+        curly quotes, dashes, spaces), by its other letter case, or by its canonical decomposition (NFD). If none is
+        known, it is left out.
         """
         repaired, skipped = [], []
-        for character in self._composed(text):
+        known_text = all(character in self for character in text)
+        for character in text if known_text else unicodedata.normalize("NFC", text):
             known = next((c for c in _candidates(character) if all(part in self for part in c)), None)
             if known is None:
                 skipped.append(character)
@@ -139,21 +146,17 @@ class Vocabulary:
                 repaired.append(known)
         return "".join(repaired), "".join(dict.fromkeys(skipped))
 
-    def _composed(self, text: str) -> str:
-        if all(c in self for c in text):
-            return text
-        return unicodedata.normalize("NFC", text)
-
 
 def _candidates(character: str) -> Iterator[str]:
+    """Yield the character and what may replace it, best first."""
     yield character
     for row in LOOKALIKES:
         if character in row:
             yield from row
     yield character.swapcase()
-    yield unicodedata.normalize("NFD", character)  # for a vocabulary of a text that was not composed
+    yield unicodedata.normalize("NFD", character)  # for the vocabulary of a text that is not in NFC
 
 
 def name(characters: Iterator[str] | str) -> str:
-    """Return characters as a person can read them: visible, quoted, with the code point."""
+    """Return a list of characters that a person can read: each visible or escaped, with its code point."""
     return ", ".join(f"{c if c.isprintable() else repr(c)[1:-1]!s} (U+{ord(c):04X})" for c in characters)

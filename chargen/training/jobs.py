@@ -39,7 +39,7 @@ class Job:
     def of(cls, run: Run, corpus: Corpus) -> Job:
         """Arrange the text of a run. Raises ChargenError if the text is too short."""
         settings = run.config.train
-        training, validation = corpus.split(settings.validation, settings.held_out)
+        training, validation = corpus.split(settings)
         streams = Streams(training.ids, settings.batch_size, settings.seq_length, training.starts)
         return cls(run, corpus, training, validation, streams)
 
@@ -80,7 +80,7 @@ def new(request: Request, replicas: int, advance: Advance = lambda characters: N
     Raises ChargenError if a text or the parent cannot be read, or if the text is too short.
     """
     parent = None if request.parent is None else find_model(request.parent)
-    old = None if parent is None else ModelFile.read(parent, as_trained=True)
+    old = None if parent is None else ModelFile.read(parent).for_training()
     known = None if old is None else old.vocabulary
     corpus = read(request.files, request.train, known, cache_folder(request.train), advance)
     machine = Machine(replicas * plan.training_speed(request.train), replicas)
@@ -89,13 +89,13 @@ def new(request: Request, replicas: int, advance: Advance = lambda characters: N
     config = plan.plan(request, corpus, machine)
     if parent is not None:
         config = replace(config, parent=str(parent.resolve()), known=known)
-    training, _ = corpus.split(config.train.validation, config.train.held_out)
+    training, _ = corpus.split(config.train)
     try:
         Streams(training.ids, config.train.batch_size, config.train.seq_length)
     except ChargenError as error:
         raise ChargenError(f"{corpus.name}: {error}") from None
     chosen = "units" not in request.explicit
-    reason = plan.reason(config, len(corpus.vocabulary), machine.speed) if chosen else ""
+    reason = plan.reason(config, corpus, machine.speed) if chosen else ""
     return Decision(config, corpus, reason=reason, parent=old)
 
 

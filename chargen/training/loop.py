@@ -22,8 +22,8 @@ import tensorflow as tf
 
 from chargen import ChargenError, __version__
 from chargen.bits import bits
-from chargen.network.model import CharLM, state_arrays, state_of
-from chargen.store.modelfile import Checkpoint, ModelFile, with_temperature
+from chargen.network.model import CharLM
+from chargen.store.modelfile import Checkpoint, ModelFile, state_arrays, state_of, with_temperature
 from chargen.store.run import Progress
 from chargen.training.distribute import all_gatherer, all_reduce, broadcast, current_worker, rows_of, to_replicas
 from chargen.training.evaluate import in_order, reading_time

@@ -20,7 +20,7 @@ from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.machine import cores, multiplies_bfloat16
 from chargen.store.modelfile import weight_shapes
 from chargen.store.run import Progress, Run, RunConfig
-from chargen.text.corpus import Corpus, held_out
+from chargen.text.corpus import Corpus
 from chargen.text.streams import fit, windows_per_epoch
 
 DEFAULT_MINUTES = 10.0
@@ -76,7 +76,7 @@ def plan(request: Request, corpus: Corpus, machine: Machine) -> RunConfig:
     `fixed`). Raises ChargenError if an explicit batch size cannot be divided among the replicas.
     """
     explicit, train, replicas = request.explicit, request.train, machine.replicas
-    characters = len(corpus.split(train.validation, train.held_out)[0].ids)
+    characters = len(corpus.split(train)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
         train = replace(train, minutes=DEFAULT_MINUTES)
     units = request.model.units if "units" in explicit else None
@@ -173,10 +173,10 @@ def sizes(
     }
 
 
-def reason(config: RunConfig, vocabulary: int, speed: float) -> str:
+def reason(config: RunConfig, corpus: Corpus, speed: float) -> str:
     """Return, in a line, why a run has its number of units."""
-    characters = config.characters - held_out(config.characters, config.train.validation, config.train.held_out)
-    read = _read(config.model.units, characters, vocabulary, config.train, speed)
+    characters = len(corpus.split(config.train)[0].ids)
+    read = _read(config.model.units, characters, len(corpus.vocabulary), config.train, speed)
     return (
         f"training will read about {read:,.0f} characters, {read / characters:.1f} times the text; "
         f"{config.model.units} units pay from {worthwhile_characters(config.model.units):,.0f} on"
@@ -235,7 +235,7 @@ def resume(run: Run, corpus: Corpus, request: Request, replicas: int = 1) -> Run
 
 def _further(config: RunConfig, step: int, corpus: Corpus, request: Request) -> RunConfig:
     """Return the configuration of a finished run with a new schedule, from its last step on."""
-    characters = len(corpus.split(config.train.validation, config.train.held_out)[0].ids)
+    characters = len(corpus.split(config.train)[0].ids)
     chosen = {} if config.stop is None else _dropout_of(config, config.stop, characters)
     again: dict[str, Any] = {name: None for name, rate in chosen.items() if getattr(config.train, name) == rate}
     train = replace(config.train, **{name: getattr(request.train, name) for name in LENGTHS}, **again)

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from chargen import ChargenError
 from chargen.config import SampleConfig
-from chargen.files.arrays import Arrays, Header, Shapes, read_arrays
-from chargen.files.reading import Count, DamagedError, Sha256, damage
-from chargen.store.modelfile import LayerState, write_arrays
+from chargen.files.arrays import Arrays, Header, Shapes, read_arrays, write_arrays
+from chargen.files.reading import Count, DamagedError, Sha256, errors_of
+from chargen.store.modelfile import LayerState, state_arrays, state_of, state_shapes
 from chargen.store.run import open_model
 from chargen.text.vocabulary import Vocabulary
 from chargen.writing.generate import Until, generate
@@ -33,7 +33,6 @@ from chargen.writing.sampler import filters, generators
 Floats = npt.NDArray[np.float32]
 
 WINDOW = 256  # characters of a text whose input products are one matrix product
-STATE_FORMAT = 1
 STATE_BYTES = 2**28  # of a state file, at most
 ADVICE = "feed the text again, and save its state again"
 
@@ -63,12 +62,8 @@ class StateHeader(Header):
 
     def check(self, shapes: Shapes) -> None:
         """Raise DamagedError if the arrays aren't the state of one row."""
-        if (
-            shapes.keys() != {"h", "c"}
-            or shapes["h"] != shapes["c"]
-            or shapes["h"][:1] != (1,)
-            or len(shapes["h"]) != 2
-        ):
+        units = next(iter(shapes.values()), ())[-1:]
+        if not units or shapes != state_shapes(1, len(shapes) // 2, *units):
             raise DamagedError("arrays: not the h and c of one row")
 
 
@@ -268,11 +263,11 @@ class Clone:
         check_state_path(path)
         header = {
             "kind": "state",
-            "format": STATE_FORMAT,
+            "format": StateHeader.FORMAT,
             "model": self.fingerprint,
             "generator": generator.bit_generator.state if generator else None,
         }
-        write_arrays(path, {"h": self._h.T, "c": self._c.T}, header)
+        write_arrays(path, state_arrays(self.state), header)
 
     def load_state(self, path: Path) -> np.random.Generator | None:
         """Restore a saved state; return the generator that was saved with it.
@@ -283,8 +278,8 @@ class Clone:
         if header.model != self.fingerprint:
             raise ChargenError(f"{path} is a state of another model: load it with the model it was saved with")
         generator = None
-        with damage(path, ADVICE):
-            if self.rows != 1 or len(arrays["h"][0]) != len(self._h):
+        with errors_of(path, ADVICE):
+            if {name: a.shape for name, a in arrays.items()} != state_shapes(self.rows, len(self._layers), self._units):
                 raise DamagedError("arrays: not of this model's size")
             if header.generator is not None:
                 generator = np.random.Generator(np.random.PCG64())
@@ -292,8 +287,7 @@ class Clone:
                     generator.bit_generator.state = header.generator
                 except (ValueError, OverflowError):
                     raise DamagedError("generator: its numbers are too large") from None
-        self._h[:], self._c[:] = arrays["h"].T, arrays["c"].T
-        self._make_logits()
+        self.state = state_of(arrays)
         return generator
 
 

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
-from chargen.files.arrays import Header, Shapes, read_arrays
+from chargen.files.arrays import Header, Shapes, read_arrays, write_arrays
 from chargen.files.reading import JSON_BYTES, DamagedError, Sha256
-from chargen.store.modelfile import write_arrays
 from chargen.store.run import Run
 from chargen.text.corpus import Corpus
 from chargen.text.vocabulary import Ids

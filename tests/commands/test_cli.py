@@ -12,8 +12,8 @@ import pytest
 from chargen import __version__
 from chargen.cli import main
 from chargen.config import TrainConfig
-from chargen.files.arrays import read_arrays
-from chargen.store.modelfile import ModelFile, write_arrays
+from chargen.files.arrays import read_arrays, write_arrays
+from chargen.store.modelfile import ModelFile
 from chargen.store.run import Run, newest
 from chargen.writing.clone import StateHeader
 from tests.conftest import SMALL, contents

@@ -15,7 +15,7 @@ from chargen import ChargenError
 from chargen.config import ModelConfig
 from chargen.export import FORMATS, Export, check, export, module
 from chargen.export.verify import TOLERANCE, Reference, compare, drawn
-from chargen.store.modelfile import ModelFile, ready, weight_shapes
+from chargen.store.modelfile import ModelFile, weight_shapes
 from chargen.store.run import open_model
 from chargen.text.vocabulary import UNKNOWN, Vocabulary
 from chargen.writing.clone import Clone
@@ -51,8 +51,7 @@ def random_model(layers, units=20):
         name: (random.normal(size=shape) * (1 if name == "embedding" else 2 / shape[0] ** 0.5)).astype(np.float32)
         for name, shape in weight_shapes(len(vocabulary), config).items()
     }
-    weights = dict(ready(weights, vocabulary))
-    return ModelFile(weights=weights, vocabulary=vocabulary, config=config, summary={"text": "book"}, extra={})
+    return ModelFile(weights, vocabulary, config, {"text": "book"}, {}).for_inference()
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ import pytest
 from chargen import ChargenError
 from chargen.commands.common import Stop
 from chargen.config import Execution, ModelConfig, TrainConfig
-from chargen.files.arrays import seal
+from chargen.files.arrays import with_checksum
 from chargen.files.reading import DamagedError
 from chargen.store.modelfile import Checkpoint, ModelFile, Progress
 from chargen.store.run import Run
@@ -320,7 +320,7 @@ def hostile(value, chance):
 def resealed(data):
     """Return a file with the checksum that it should have, if it has a place for it."""
     try:
-        return seal(data)
+        return with_checksum(data)
     except DamagedError:
         return data
 

@@ -12,7 +12,7 @@ import pytest
 
 from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
-from chargen.files.arrays import seal
+from chargen.files.arrays import with_checksum
 from chargen.store.modelfile import Checkpoint, ModelFile, Progress, weight_shapes
 from chargen.store.run import Run
 from chargen.text.corpus import read
@@ -80,7 +80,7 @@ def whole(table, told, arrays):
     """Return a file of these parts, and a checksum that is right: what nobody but an enemy writes."""
     told = told if isinstance(told, str) else json.dumps(told)
     head = json.dumps({"__metadata__": {"chargen": told}, **table}).encode()
-    return seal(len(head).to_bytes(8, "little") + head + arrays)
+    return with_checksum(len(head).to_bytes(8, "little") + head + arrays)
 
 
 def changed(path, change):
@@ -450,12 +450,12 @@ def state(model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (retyped("h", "I32"), ["'h'", "dtype"]),
-        (numbered("c", np.nan), ["'c'", "not finite"]),
-        (lambda table, told, arrays: table["h"].update(shape=[6, 1]), ["h and c"]),
-        (lambda table, told, arrays: table["h"].update(shape=[6]), ["h and c"]),
-        (lambda table, told, arrays: table["h"].update(shape=[]), ["'h'"]),
-        (lambda table, told, arrays: table.update(a=table.pop("h")), ["h and c"]),
+        (retyped("lstm_0/h", "I32"), ["'lstm_0/h'", "dtype"]),
+        (numbered("lstm_1/c", np.nan), ["'lstm_1/c'", "not finite"]),
+        (lambda table, told, arrays: table["lstm_0/h"].update(shape=[3, 1]), ["h and c"]),
+        (lambda table, told, arrays: table["lstm_0/h"].update(shape=[3]), ["h and c"]),
+        (lambda table, told, arrays: table["lstm_0/h"].update(shape=[]), ["'lstm_0/h'"]),
+        (lambda table, told, arrays: table.update(a=table.pop("lstm_0/h")), ["h and c"]),
         (valued("generator", value={"state": 1}), ["generator"]),
         (valued("generator", "bit_generator", value="MT19937"), ["generator.bit_generator"]),
         (valued("generator", "state", "inc", value=-1), ["generator"]),
@@ -514,7 +514,7 @@ def told(*, sealed=True, **values):
 
     def made(folder):
         data = json.dumps({**json.loads((folder / "corpus.json").read_text()), **values}).encode()
-        (folder / "corpus.json").write_bytes(seal(data) if sealed else data)
+        (folder / "corpus.json").write_bytes(with_checksum(data) if sealed else data)
 
     return made
 
@@ -599,7 +599,7 @@ def test_a_text_that_only_the_run_has_is_refused_when_it_is_damaged(here, number
     run = Run.create(here / "run", plan(Request(SHAPE, settings, {"steps"}), corpus, Machine(1e11)), corpus)
     assert (run.corpus().ids == corpus.ids).all()
     CACHES[number](run.path / "corpus")
-    with pytest.raises(ChargenError, match=r"corpus is damaged: ids\.npy.*; bring it back|ids.npy can't be read"):
+    with pytest.raises(ChargenError, match=r"corpus is damaged: ids\.npy.*; restore it|ids.npy can't be read"):
         run.corpus()
 
 

@@ -442,7 +442,7 @@ def test_a_run_that_was_killed_after_its_last_save_has_nothing_left_to_do(here, 
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("chargen.store.modelfile.write_beside", last)
+        patch.setattr("chargen.files.arrays.write_beside", last)
         with pytest.raises(Killed):
             invoke("train", "book.txt", *SMALL, "--steps", 12)
     before = contents(here / "runs")

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from chargen.config import ModelConfig
-from chargen.network.model import CharLM, Draw, dropout_mask, reset_rows, state_arrays, state_of
-from chargen.store.modelfile import ModelFile, weight_shapes
+from chargen.network.model import CharLM, Draw, dropout_mask, reset_rows
+from chargen.store.modelfile import ModelFile, state_arrays, state_of, weight_shapes
 from chargen.text.corpus import Part
 from chargen.text.vocabulary import Vocabulary
 
@@ -69,13 +69,13 @@ def test_the_last_layer_may_be_two_thin_matrices_which_are_one_in_a_model_file(t
     assert {name: array.shape for name, array in arrays.items()} == weight_shapes(11, shape)
     assert (arrays["dense/factor"].shape, arrays["dense/kernel"].shape) == ((7, 3), (3, 11))
     ModelFile(arrays, vocabulary, shape, {}, {}).write(tmp_path / "m")
-    file = ModelFile.read(tmp_path / "m")
+    file = ModelFile.read(tmp_path / "m").for_inference()
     assert (file.config, file.weights["dense/kernel"].shape) == (SHAPE, (7, 11))
     x = ids(2, 5)
     np.testing.assert_allclose(thin(x, thin.zero_state(2))[0], CharLM.of(file)(x, thin.zero_state(2))[0], atol=1e-5)
     one = thin.step(x[:, :1], thin.zero_state(2))[0]
     np.testing.assert_allclose(one, thin(x[:, :1], thin.zero_state(2))[0], atol=1e-5)
-    kept = ModelFile.read(tmp_path / "m", as_trained=True)
+    kept = ModelFile.read(tmp_path / "m")
     assert kept.config == shape
     assert all((kept.weights[name] == array).all() for name, array in arrays.items())
 

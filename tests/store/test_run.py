@@ -119,5 +119,5 @@ def test_a_text_from_standard_input_is_kept_in_the_run(corpus):
     run = made(replace(corpus, files=("-",)))
     assert (run.corpus().ids == corpus.ids).all()
     shutil.rmtree(run.path / "corpus")
-    with pytest.raises(ChargenError, match="bring it back, or train anew"):
+    with pytest.raises(ChargenError, match="restore it, or start a new run"):
         run.corpus()

@@ -105,7 +105,7 @@ def test_the_hash_tells_texts_apart_and_not_files(tmp_path):
 def test_the_end_of_the_text_is_for_validation(tmp_path):
     (tmp_path / "text").write_text("abcdefghijklmnopqrst")
     corpus = read([str(tmp_path / "text")])
-    train, validation = corpus.split(0.2)
+    train, validation = corpus.split(TrainConfig(validation=0.2))
     assert corpus.vocabulary.decode(train.ids) == "abcdefghijklmnop"
     assert corpus.vocabulary.decode(validation.ids) == "qrst"
     assert np.shares_memory(train.ids, corpus.ids)
@@ -114,7 +114,7 @@ def test_the_end_of_the_text_is_for_validation(tmp_path):
 def test_a_text_that_leaves_nothing_to_train_on_is_refused(tmp_path):
     (tmp_path / "text").write_text("abc")
     with pytest.raises(ChargenError, match="3 characters"):
-        read([str(tmp_path / "text")]).split(0.1)
+        read([str(tmp_path / "text")]).split(TrainConfig(validation=0.1))
 
 
 def written(folder, **texts):
@@ -136,16 +136,18 @@ def test_documents_keep_their_borders_unless_they_are_joined(tmp_path):
 
 def test_parts_know_where_their_documents_begin(tmp_path):
     corpus = read(written(tmp_path, a="0123456\n", b="89\n", c="b\n", d="defghij"))  # starts at 0, 8, 11, 13; 20 in all
-    train, validation = corpus.split(0.5)
+    train, validation = corpus.split(TrainConfig(validation=0.5))
     assert (train.starts.tolist(), validation.starts.tolist()) == ([8], [1, 3])
-    train, validation = corpus.split(0.35)  # cut where a document begins, which needs no telling
+    train, validation = corpus.split(
+        TrainConfig(validation=0.35)
+    )  # cut where a document begins, which needs no telling
     assert (train.starts.tolist(), validation.starts.tolist()) == ([8, 11], [])
 
 
 def test_validation_has_an_end_however_long_the_text(tmp_path):
     corpus = read(written(tmp_path, a="0123456789" * 10))
-    assert [len(part.ids) for part in corpus.split(0.1, 5)] == [95, 5]
-    assert [len(part.ids) for part in corpus.split(0.1, 50)] == [90, 10]
+    assert [len(part.ids) for part in corpus.split(TrainConfig(validation=0.1, held_out=5))] == [95, 5]
+    assert [len(part.ids) for part in corpus.split(TrainConfig(validation=0.1, held_out=50))] == [90, 10]
 
 
 def folder_of(corpus):

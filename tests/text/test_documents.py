@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import ChargenError
-from chargen.text.documents import NoTextError, Reading, Source, decode, expanded, sources, text
+from chargen.text.documents import Reading, Source, decode, expanded, sources, text
+from chargen.text.encodings import NoTextError
 
 BOOK = "Chapter 1\n\nIt was a dark night.\n\n\n"
 TODAY = (
@@ -33,7 +34,7 @@ ETEXT = (
 
 @pytest.fixture(params=[1, 7, 1 << 14])
 def block(request, monkeypatch):
-    monkeypatch.setattr("chargen.text.documents.BLOCK", request.param)
+    monkeypatch.setattr("chargen.text.documents.BLOCK_BYTES", request.param)
 
 
 def read(path, encoding="utf-8", left_out=None):
@@ -64,7 +65,7 @@ def test_composition_does_not_depend_on_where_blocks_end(characters, size):
             return file
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chargen.text.documents.BLOCK", size)
+        patch.setattr("chargen.text.documents.BLOCK_BYTES", size)
         assert "".join(text(Source("text", Opened()), Reading(keep_boilerplate=True))) == unicodedata.normalize(
             "NFC", characters
         )
@@ -74,10 +75,10 @@ def test_composition_does_not_depend_on_where_blocks_end(characters, size):
 @pytest.mark.usefixtures("block")
 def test_an_error_tells_the_place_in_the_file_whatever_the_blocks(tmp_path):
     (tmp_path / "text").write_bytes("añb".encode() + b"cd\xe9e")
-    with pytest.raises(ChargenError, match=r"byte 0xe9 at offset 6 is out of place"):
+    with pytest.raises(ChargenError, match=r"byte 0xe9 at offset 6 is invalid"):
         read(tmp_path / "text")
     (tmp_path / "text").write_bytes(b"abcdefgh\xc3")
-    with pytest.raises(ChargenError, match=r"byte 0xc3 at offset 8 is out of place"):
+    with pytest.raises(ChargenError, match=r"byte 0xc3 at offset 8 is invalid"):
         read(tmp_path / "text")
     (tmp_path / "text").write_bytes(b"abcdefgh\0")
     with pytest.raises(NoTextError, match=r"offset 8"):
@@ -103,7 +104,7 @@ def test_compressed_files_are_read_and_damaged_ones_named(tmp_path, suffix, comp
 @pytest.mark.parametrize(("before", "after"), [TODAY, EARLIER, ETEXT])
 @pytest.mark.parametrize(("size", "times"), [(1, 1), (7, 1), (1 << 14, 1), (1 << 14, 10_000), (999, 10_000)])
 def test_what_stands_around_a_book_of_project_gutenberg_is_left_out(tmp_path, monkeypatch, before, after, size, times):
-    monkeypatch.setattr("chargen.text.documents.BLOCK", size)
+    monkeypatch.setattr("chargen.text.documents.BLOCK_BYTES", size)
     book = BOOK * times
     (tmp_path / "text").write_text(before + book + after)
     left_out: list[int] = []

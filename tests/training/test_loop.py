@@ -159,7 +159,9 @@ def test_a_last_layer_of_low_rank_is_trained_stopped_and_gone_on_with(corpus):
     metrics = whole.metrics()
     assert metrics[-1]["validation_bpc"] < metrics[0]["training_bpc"] - 0.3
     file = ModelFile.read(whole.model_path)
-    nats = score(corpus.vocabulary.decode(corpus.split(0.1)[1].ids), file.vocabulary, in_order(CharLM.of(file)))
+    nats = score(
+        corpus.vocabulary.decode(corpus.split(whole.config.train)[1].ids), file.vocabulary, in_order(CharLM.of(file))
+    )
     assert bits(nats.nats_per_character) == pytest.approx(metrics[-1]["validation_bpc"], abs=5e-3)
 
 
@@ -174,13 +176,13 @@ def test_the_best_model_has_the_temperature_at_which_the_validation_text_costs_l
     (last,) = run.metrics()
     raw = CharLM(len(corpus.vocabulary), shape)
     raw.assign(Checkpoint.read(run.checkpoint_path).weights)
-    ids = corpus.split(0.1)[1].ids
+    ids = corpus.split(run.config.train)[1].ids
     nats = {round(t, 4): in_order(raw, temperatures=[t])(ids).mean(dtype="float64") for t in TEMPERATURES}
     best = min(nats, key=nats.__getitem__)
     assert last["temperature"] == best > 1
     assert last["validation_bpc"] == pytest.approx(bits(nats[best]), abs=1e-5)
     assert last["validation_bpc"] < bits(nats[1.0]) - 0.001
-    file, trained = ModelFile.read(run.model_path), ModelFile.read(run.model_path, as_trained=True)
+    file, trained = ModelFile.read(run.model_path), ModelFile.read(run.model_path).for_training()
     assert file.summary["step"] == last["step"]
     x, state = ids[None].astype(np.int32), raw.zero_state(1)
     np.testing.assert_allclose(CharLM.of(file)(x, state)[0], raw(x, state)[0] / best, rtol=1e-3, atol=1e-4)

@@ -84,7 +84,7 @@ def test_dropout_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corp
         run = checkpointed(corpus, {"batch_size": 4, "seq_length": 10, **asked}, step=10, finished=True)
         assert {"dropout": 0, "weight_drop": 0, **asked}.items() <= run.config.train.to_json().items()
         config = resume(run, corpus, Request(ModelConfig(), TrainConfig(epochs=20), {"epochs"}))
-        characters = len(corpus.split(0.1)[0].ids)
+        characters = len(corpus.split(run.config.train)[0].ids)
         own = asked or dropout_rates(config.model.units, characters, (config.stop or 0) * 40 / characters)
         assert own["weight_drop"] > 0
         assert own.items() <= config.train.to_json().items()
@@ -158,7 +158,7 @@ def test_a_wider_layer_learns_at_a_lower_rate_whoever_chose_its_width(corpus):
 def test_the_guess_counts_what_a_unit_costs_beside_its_weights(corpus):
     def read_in_a_minute(units):
         config = plan(Request(ModelConfig(units=units), TrainConfig(minutes=1), {"units"}), corpus, Machine(SPEED))
-        (read,) = re.findall(r"read about ([\d,]+) characters", reason(config, len(corpus.vocabulary), SPEED))
+        (read,) = re.findall(r"read about ([\d,]+) characters", reason(config, corpus, SPEED))
         return int(read.replace(",", ""))
 
     half, whole = read_in_a_minute(128), read_in_a_minute(256)
