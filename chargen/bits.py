@@ -1,8 +1,8 @@
-"""Nats and bits: the only place that knows ln 2."""
+"""The conversion from nats to bits."""
 
 from math import log
 
 
 def bits(nats: float) -> float:
-    """Turn nats into bits: losses are nats inside, bits per character (bpc) wherever a person reads them."""
+    """Convert nats to bits. Losses are in nats inside the program, in bits per character (bpc) in its output."""
     return nats / log(2)

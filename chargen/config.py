@@ -1,4 +1,7 @@
-"""Every option once: its name, type, default, range and help. The command line and the files are made from these."""
+"""Every option once: name, type, default, range, help, and whether --resume and --from allow it.
+
+The command line and the files are made from these.
+"""
 
 import dataclasses
 import sys
@@ -20,23 +23,27 @@ def option(
     exclusive: bool = False,
     choices: tuple[str, ...] = (),
     planned: bool = False,
+    on_resume: bool = False,
+    inherited: bool = False,
 ) -> Any:
     """Declare a field that is also a command-line option.
 
-    ``minimum`` and ``maximum`` are the ends of its range; ``exclusive`` leaves both ends out of it. ``choices``, if
-    there are any, are the only values. What is ``planned`` is chosen by `plan` where training isn't told.
+    ``minimum`` and ``maximum`` are the ends of its range; ``exclusive`` excludes both. ``choices``, if there are any,
+    are the only values. A ``planned`` option is chosen by `training.plan` unless it is given. An ``on_resume`` option
+    may be given with --resume. An ``inherited`` one may not be given with --from, as the parent model has it.
     """
     limits = {"minimum": minimum, "maximum": maximum, "exclusive": exclusive, "choices": choices}
-    return field(default=default, metadata={"help": help, "planned": planned, **limits})
+    uses = {"planned": planned, "on_resume": on_resume, "inherited": inherited}
+    return field(default=default, metadata={"help": help, **uses, **limits})
 
 
 class Config:
-    """What the configurations share: the way to JSON and back."""
+    """The conversion to JSON and back that all configurations share."""
 
     _types: ClassVar[dict[str, tuple[type, bool]]]
 
     def __init_subclass__(cls) -> None:
-        """Add to each field's type its range and its choices, which `converted` checks."""
+        """Add its range and choices to each field's type, so that `converted` checks them."""
         cls._types = {}
         for name, hint in cls.__annotations__.items():
             choices = get_args(hint) if isinstance(hint, UnionType) else (hint,)
@@ -47,7 +54,7 @@ class Config:
 
     @classmethod
     def types(cls) -> dict[str, tuple[type, bool]]:
-        """For each field its plain type, and whether it may be None."""
+        """Return the plain type of each field, and whether it may be None."""
         return cls._types
 
     def to_json(self) -> dict[str, Any]:
@@ -56,9 +63,9 @@ class Config:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote; fields that are missing take their defaults, unknown ones are passed over.
+        """Return the configuration that `to_json` wrote. Missing fields get their defaults, unknown ones are ignored.
 
-        Raises ChargenError that names the field if a value has the wrong type or is out of its range.
+        Raises ChargenError, naming the field, for a value of the wrong type or out of range.
         """
         return converted(values, cls)
 
@@ -66,7 +73,7 @@ class Config:
 def _declared(
     kind: type, *, minimum: float | None, maximum: float | None, exclusive: bool, choices: tuple[str, ...], **_: Any
 ) -> Any:
-    """Return a type with the range and the choices that a value of it may have."""
+    """Return a type that is restricted to a range and to choices."""
     if choices:
         return Literal[choices]
     if kind not in (int, float):
@@ -78,17 +85,18 @@ def _declared(
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """The shape of the network; with the vocabulary's size it fixes the shape of every weight."""
+    """The shape of the network. With the size of the vocabulary it determines the shape of every weight."""
 
-    layers: int = option(1, "LSTM layers, one above the other.", minimum=1, maximum=1000, planned=True)
-    units: int = option(384, "Units of each LSTM layer.", minimum=1, maximum=2**16, planned=True)
-    embedding: int = option(64, "Numbers that stand for a character at the input.", minimum=1, maximum=2**16)
+    layers: int = option(1, "Number of LSTM layers.", minimum=1, maximum=1000, inherited=True)
+    units: int = option(384, "Units of each LSTM layer.", minimum=1, maximum=2**16, planned=True, inherited=True)
+    embedding: int = option(64, "Size of the character embedding.", minimum=1, maximum=2**16, inherited=True)
     output_rank: int = option(
         0,
-        "Rank of the last layer, which is trained as two thin matrices; 0: as a whole one.",
+        "Rank of the output layer's kernel, which is trained as two factors; 0: full rank.",
         minimum=0,
         maximum=2**16,
         planned=True,
+        inherited=True,
     )
 
 
@@ -98,96 +106,97 @@ class TrainConfig(Config):
 
     minutes: float | None = option(
         None,
-        "Time to train; 10 unless --epochs or --steps is given.",
+        "Training time; 10 unless --epochs or --steps is given.",
         minimum=0,
         maximum=1e6,
         exclusive=True,
+        on_resume=True,
     )
     epochs: float | None = option(
-        None, "Passes over the training text, in place of --minutes.", minimum=0, maximum=1e6, exclusive=True
+        None,
+        "Passes over the training text, instead of --minutes.",
+        minimum=0,
+        maximum=1e6,
+        exclusive=True,
+        on_resume=True,
     )
-    steps: int | None = option(None, "Updates of the weights, in place of --minutes.", minimum=1, maximum=10**12)
-    batch_size: int = option(64, "Streams: places of the text that are read side by side.", minimum=1, planned=True)
+    steps: int | None = option(
+        None, "Updates of the weights, instead of --minutes.", minimum=1, maximum=10**12, on_resume=True
+    )
+    batch_size: int = option(
+        64, "Streams: contiguous parts of the text that are read side by side.", minimum=1, planned=True
+    )
     seq_length: int = option(
-        64, "Characters in a window, through which the gradient flows back.", minimum=1, planned=True
+        64, "Window: characters through which the gradient is propagated back.", minimum=1, planned=True
     )
     learning_rate: float = option(
         0.014,
-        "Adam's highest rate: reached after a warm-up, left by a cosine.",
+        "Highest learning rate of Adam, between a warm-up and a cosine decay.",
         minimum=0,
         maximum=10,
         exclusive=True,
         planned=True,
     )
-    # None until the number of steps is known, which minutes become when they have begun; nothing is blanked before.
-    dropout: float | None = option(
-        0.1,
-        "Share of each layer's outputs that is blanked at random in training.",
-        minimum=0,
-        maximum=0.95,
-        planned=True,
-    )
+    # Both are None until the number of steps is known, and 0 until then. A run given minutes has to be measured first.
+    dropout: float | None = option(0.1, "Dropout rate on each layer's outputs.", minimum=0, maximum=0.95, planned=True)
     weight_drop: float | None = option(
         0.0,
-        "Share of the recurrent kernels' weights that is blanked at random in training, anew for each step.",
+        "Dropout rate on the recurrent kernels, redrawn at each step (weight drop).",
         minimum=0,
         maximum=0.95,
         planned=True,
     )
     clip_norm: float = option(
-        1.0, "Longest gradient: a longer one is shortened to it.", minimum=0, maximum=1e6, exclusive=True
+        1.0, "Highest gradient norm; longer gradients are scaled down to it.", minimum=0, maximum=1e6, exclusive=True
     )
     validation: float = option(
-        0.1,
-        "Share of the text, at its end, that is kept for validation.",
-        minimum=0,
-        maximum=1,
-        exclusive=True,
+        0.1, "Fraction of the text, at its end, used for validation.", minimum=0, maximum=1, exclusive=True
     )
-    # So many are scored in a second to half a minute, and their bpc is by chance within 0.005 of that of a whole text.
-    held_out: int | None = option(500_000, "Characters, at the most, that are kept for validation.", minimum=2)
-    patience: int | None = option(None, "Stop after this many validations without a better one.", minimum=1)
+    # Half a million characters are scored in at most half a minute, and their bpc is within 0.005 of a longer text's.
+    held_out: int | None = option(500_000, "Most characters used for validation.", minimum=2)
+    patience: int | None = option(
+        None, "Stop after this many validations without improvement.", minimum=1, on_resume=True
+    )
     random_seed: int = option(
-        0, "The random generator's number: of first weights and dropout.", minimum=0, maximum=2**63 - 1
+        0, "Number for the random generator of initial weights and dropout.", minimum=0, maximum=2**63 - 1
     )
     encoding: str = option("utf-8", "Encoding of the text files.")
-    join: bool = option(False, "Read on from one file into the next; else the state restarts where a file begins.")
+    join: bool = option(False, "Carry the state from one file into the next, instead of resetting it at each file.")
     keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.")
     min_count: int = option(
-        1, "Characters that occur less often become one unknown character, which is never drawn.", minimum=1
+        1, "Replace characters that occur less often by one unknown character, which is never drawn.", minimum=1
     )
     normalize: str = option(
-        "nfc",
-        "Unicode normalization of the text; none keeps its characters as they are.",
-        choices=("nfc", "none"),
+        "nfc", "Unicode normalization of the text; none leaves it unchanged.", choices=("nfc", "none")
     )
     cache: str | None = option(
-        None, "Folder where texts are kept as they are read, for all runs; the platform's for caches, if not given."
+        None, "Folder for the cached texts of all runs; by default the platform's cache folder.", on_resume=True
     )
     precision: str = option(
         "auto",
-        "Numbers of the matrix products; auto takes the faster that the processor has.",
+        "Number format of the matrix products; auto chooses the faster one of the processor.",
         choices=("auto", "float32", "bfloat16"),
     )
-    threads: int | None = option(None, "Processor cores to use; all, if not given.", minimum=1, maximum=1024)
+    threads: int | None = option(None, "Processor cores to use; by default all.", minimum=1, maximum=1024)
     distribute: str = option(
         "none",
-        "What trains: this process; mirrored, all its GPUs; workers, those of TF_CONFIG, of which this is one.",
+        "Train in this process alone, on all its GPUs (mirrored), or as one of the workers in TF_CONFIG.",
         choices=("none", "mirrored", "workers"),
+        on_resume=True,
     )
 
 
 @dataclass(frozen=True)
 class Execution(Config):
-    """How a model is computed: chosen once, when a run begins, and kept, as it decides the last bits of every number.
+    """How a model is computed. It is chosen when a run begins, by `network.execution.choose`, and kept with the run.
 
-    `unroll.choose` makes it.
+    It decides the last bits of every number.
     """
 
     unroll: str = option("keras", "What computes the LSTM layers.", choices=("keras", "loop", "onednn"))
-    precision: str = option("float32", "Numbers of the matrix products.", choices=("float32", "bfloat16"))
-    shards: int = option(1, "Groups of rows that are computed side by side.", minimum=1, maximum=1024)
-    threads: int = option(0, "Processor cores; 0 leaves them to TensorFlow.", minimum=0, maximum=1024)
+    precision: str = option("float32", "Number format of the matrix products.", choices=("float32", "bfloat16"))
+    shards: int = option(1, "Groups of rows, each computed on one thread.", minimum=1, maximum=1024)
+    threads: int = option(0, "Processor cores; 0 leaves the choice to TensorFlow.", minimum=0, maximum=1024)
 
 
 @dataclass(frozen=True)
@@ -196,17 +205,30 @@ class SampleConfig(Config):
 
     length: int = option(1000, "Characters to write after the seed.", minimum=0)
     allow: str | None = option(None, "Regular expression of the characters that may be drawn, such as '[a-z ]'.")
-    forbid: str | None = option(None, "Regular expression of the characters that may not.")
+    forbid: str | None = option(None, "Regular expression of the characters that may not be drawn.")
     temperature: float = option(
-        0.7, "Below 1 the likely becomes likelier; 0 always takes the likeliest.", minimum=0, maximum=100
+        0.7,
+        "Sampling temperature: below 1 sharpens the distribution; 0 always takes the most likely character.",
+        minimum=0,
+        maximum=100,
     )
-    top_k: int | None = option(None, "Draw from the so many likeliest characters only.", minimum=1)
+    top_k: int | None = option(None, "Keep the K most likely characters (top-k).", minimum=1)
     top_p: float | None = option(
-        None, "Draw from the likeliest that together have this probability.", minimum=0, maximum=1
+        None, "Keep the most likely characters whose probabilities add up to P (top-p).", minimum=0, maximum=1
     )
     min_p: float | None = option(
-        None, "Draw from those at least so many times as probable as the likeliest.", minimum=0, maximum=1
+        None, "Keep characters at least P times as probable as the most likely one (min-p).", minimum=0, maximum=1
     )
     random_seed: int | None = option(
-        None, "The random generator's number: the same number draws the same text.", minimum=0, maximum=2**63 - 1
+        None, "Seed of the random generator: the same number draws the same text.", minimum=0, maximum=2**63 - 1
     )
+
+
+def resumable() -> set[str]:
+    """Return the names of the options that may be given with --resume."""
+    return {f.name for f in dataclasses.fields(TrainConfig) if f.metadata["on_resume"]}
+
+
+def inherited() -> set[str]:
+    """Return the names of the options that a run takes from its parent model."""
+    return {f.name for f in dataclasses.fields(ModelConfig) if f.metadata["inherited"]}

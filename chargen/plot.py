@@ -1,4 +1,4 @@
-"""Pictures. They need matplotlib, the extra ``plot``."""
+"""Pictures of metrics, by matplotlib, which the extra ``plot`` installs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from chargen import ChargenError
 from chargen.terminal import escaped
 
-KINDS = ("svg", "png")  # the endings of a picture's name
+KINDS = ("svg", "png")  # file name endings of a picture
 
 
 def figure(width: float, height: float) -> Any:
-    """Return an empty figure of so many inches. Raises ChargenError if matplotlib is not installed."""
+    """Return an empty matplotlib Figure, its size in inches. Raises ChargenError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -22,16 +22,16 @@ def figure(width: float, height: float) -> Any:
 
 
 def saved(drawn: Any, kind: str) -> bytes:
-    """Return a figure as a file of one of KINDS."""
+    """Return the bytes of a figure as a file of one of KINDS."""
     data = BytesIO()
     drawn.savefig(data, format=kind, dpi=150)
     return data.getvalue()
 
 
 def curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], kind: str) -> bytes:
-    """Return a picture of several runs' bits per character, against the characters read and against minutes.
+    """Return a picture of the bits per character of several runs, by characters read and by minutes.
 
-    runs: the name and the metrics of each. kind: one of KINDS. Raises ChargenError if matplotlib is not installed.
+    runs: the name and the metrics records of each. kind: one of KINDS. Raises ChargenError without matplotlib.
     """
     drawn = figure(11, 4.5)
     by_characters, by_minutes = drawn.subplots(1, 2, sharey=True)
@@ -55,9 +55,9 @@ def curves(runs: Sequence[tuple[str, list[dict[str, Any]]]], kind: str) -> bytes
         axes.grid(alpha=0.3)
     low, high = by_characters.get_ylim()
     last = max(metrics[-1]["training_bpc"] for _, metrics in runs)
-    by_characters.set_ylim(low, min(high, max(1.6 * last, low + 0.5)))  # the first bits fall fast, and tell little
+    by_characters.set_ylim(low, min(high, max(1.6 * last, low + 0.5)))  # the first values are high and fall fast
     by_characters.set_ylabel("bits per character (dotted: training)")
-    # As they are: matplotlib leaves a label out that begins with _, and reads one between dollars as a formula.
+    # Names are set on the texts, because matplotlib omits a label that begins with _, and parses $...$ as a formula.
     for label, (name, metrics) in zip(by_characters.legend().get_texts(), runs, strict=True):
         label.set_parse_math(False)
         label.set_text(f"{escaped(name)}: {min(r['validation_bpc'] for r in metrics):.3f} at best")

@@ -1,9 +1,9 @@
-"""What is set for the whole process: Ctrl-C, missing streams, encodings, the environment, where standard error goes.
+"""Settings of the whole process: the handling of Ctrl-C, missing standard streams, encodings, the environment.
 
-Only the program that owns its process sets it: the ``chargen`` command, and each side of a benchmark. A command that
-runs inside another program leaves that program's process as it is.
+They are made only by a program that owns its process: the ``chargen`` command, and each side of a benchmark. A command
+that runs inside another program leaves the process of that program unchanged.
 
-This module is imported first, and imports little: until `own` has run, Ctrl-C is a traceback.
+This module is imported first, and imports little: until `own` has run, Ctrl-C prints a traceback.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ import signal
 import sys
 from contextlib import suppress
 
-TYPE_CHECKING = False  # as typing has it, which takes 5 ms to import
+TYPE_CHECKING = False  # as in typing, whose import takes 5 ms
 if TYPE_CHECKING:
     from types import FrameType
 
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT
-REPLACE = "chargen.replace"  # name of the error handler of standard output
+REPLACE = "chargen.replace"  # the codec error handler of standard output
 
 _owned = False
 _warned = False
 
 
 def own() -> None:
-    """Make the process chargen's: set what it needs, before click, NumPy or TensorFlow is imported."""
+    """Make the settings. It is called before click, NumPy or TensorFlow is imported."""
     global _owned
     _owned = True
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job of a script ignores it
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in a script's background jobs
         signal.signal(signal.SIGINT, _interrupt)
     _open_missing_streams()
     _set_encodings()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    # Keras imports it, where it is installed, for a picture that is not drawn here: half a second of every start.
+    # Keras would import it if it is installed, which takes half a second; the feature that needs it isn't used here.
     sys.modules["matplotlib.pyplot"] = None  # type: ignore[assignment]
 
 
 def owned() -> bool:
-    """Tell whether the process is chargen's own."""
+    """Return whether `own` has been called."""
     return _owned
 
 
 def finish() -> None:
-    """Write what the streams still hold. Where that fails, it has been told, and Python is not to tell it once more."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while Python ends, Ctrl-C would be a traceback
+    """Flush standard output and error. A failure has been reported already, so it is hidden from Python's own flush."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while Python shuts down, Ctrl-C would print a traceback
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()
@@ -58,7 +58,7 @@ def finish() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; but end at once while a module is imported, which may lose or change the exception."""
+    """Raise KeyboardInterrupt; but while a module is imported, exit at once: an import may swallow the exception."""
     outer = frame
     while outer is not None:
         if outer.f_code.co_filename.startswith("<frozen importlib"):
@@ -68,21 +68,21 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _open_missing_streams() -> None:
-    """Put the null device in place of each missing stream, so that no file of ours gets its descriptor."""
+    """Replace each missing standard stream by the null device, so that no file opened later gets its descriptor."""
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is not None:
             continue
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free descriptor, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest free descriptor, this one
         setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _set_encodings() -> None:
-    """Write UTF-8 to files and pipes, as is written with --output, unless PYTHONIOENCODING names an encoding.
+    """Make files and pipes UTF-8, as --output is, unless PYTHONIOENCODING is set; a terminal keeps its encoding.
 
-    A terminal keeps its own. A character that standard output can't show becomes ``?``, with one warning.
+    A character that the encoding of standard output lacks is written as ``?``, with a warning at the first.
     """
     codecs.register_error(REPLACE, _replaced)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
@@ -97,13 +97,13 @@ def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
     assert isinstance(error, UnicodeEncodeError)
     character, after = ord(error.object[error.start]), error.start + 1
     wide = error.encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32"))
-    if 0xDC80 <= character <= 0xDCFF and not wide:  # a byte of a file name that is not UTF-8
+    if 0xDC80 <= character <= 0xDCFF and not wide:  # a byte of a file name that is not UTF-8, as surrogateescape has it
         return bytes([character - 0xDC00]), after
     if not _warned and not 0xD800 <= character <= 0xDFFF:
         _warned = True
-        with suppress(OSError):  # of a standard error that is full
+        with suppress(OSError):  # standard error may be full
             sys.stderr.write(
                 f"Warning: standard output is in {sys.stdout.encoding}, and each character that it lacks becomes ?; "
-                "set PYTHONIOENCODING=utf-8 to write all\n"
+                "set PYTHONIOENCODING=utf-8 to write all characters\n"
             )
     return "?", after

@@ -19,9 +19,10 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # Texts are kept where the platform keeps caches, which is not for tests to fill.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="chargen-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-# A shell starts what is to run in the background with Ctrl-C ignored, which commands under test would inherit.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with Ctrl-C ignored, nohup ignores SIGHUP, and commands under test would inherit that.
+for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, handler)
 # A test process for each core: each does with one.
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -113,16 +114,19 @@ def fake(monkeypatch):
     import numpy as np
     import tensorflow as tf
 
+    from chargen.training.step import StepResult
+
     def compiled(model, adam, settings):
         weights, moments = model.named_weights()["dense/bias"], adam.moments["m/dense/bias"]
 
-        def update(x, y, begins, restarts, state, step, rate, wishes=(0.0,), drops=()):
+        def update(window, state, controls):
+            (x, _, begins, _), (step, rate, requests, _) = window, controls
             read = tf.constant(float((np.asarray(x) * np.arange(1, x.shape[1] + 1)).sum() % 97) / 97)
             kept = 1 - tf.cast(begins, tf.float32)[:, None]
             state = tf.nest.map_structure(lambda s: tf.sin(s * kept + read + tf.cast(step, tf.float32)), state)
             moments.assign_add(tf.fill(moments.shape, tf.reduce_mean(state[0].h)))
             weights.assign_add(tf.cast(rate, tf.float32) * moments)
-            return state, tf.constant(2.0 * np.size(x)), tf.constant(True), tf.constant(wishes)
+            return StepResult(state, tf.constant(2.0 * np.size(x)), tf.constant(True), tf.constant(requests))
 
         return update
 

@@ -19,7 +19,7 @@ ORDER = [
 ABOVE_THE_LINE = ORDER[: ORDER.index("network")]
 # Modules below the line that stay free of TensorFlow too.
 FREE = {"training.plan", "training.compressor", "lab", "lab.page"}
-FREE |= {"export", "export.html", "export.numpy", "export.onnx", "export.proof"}
+FREE |= {"export", "export.html", "export.numpy", "export.onnx", "export.verify"}
 MODULES = {
     ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): file
     for file in PACKAGE.rglob("*.py")

@@ -1,8 +1,6 @@
-import re
-
 import pytest
 
-from chargen.terminal import Clusters, shade
+from chargen.terminal import Clusters
 
 
 @pytest.mark.parametrize(
@@ -25,11 +23,3 @@ def test_characters_leave_in_whole_clusters_however_they_come(text, wanted):
     assert [c for c, _ in clusters] == wanted
     assert [n for _, n in clusters] == [float(len(c)) for c in wanted]
     assert at_once.add(text, (1.0,) * len(text)) + at_once.release() == clusters
-
-
-def test_the_less_expected_is_the_redder():
-    assert shade("a", 0.1) == "a"
-    shades = [re.findall(r"48;5;(\d+)m", shade("a", nats)) for nats in (1, 2, 4, 9)]
-    assert [len(found) for found in shades] == [1] * 4
-    assert len({found[0] for found in shades}) == 4
-    assert shade("\n", 9.0) == "\n"

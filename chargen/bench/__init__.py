@@ -1,1 +1,1 @@
-"""What ``chargen bench`` measures."""
+"""What ``chargen bench`` measures: chargen beside what people would use instead."""

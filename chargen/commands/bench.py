@@ -14,11 +14,11 @@ from chargen.config import ModelConfig, TrainConfig
 
 @click.group()
 def bench() -> None:
-    """Measure chargen beside what would be used instead, in one interleaved run."""
+    """Measure the speed of chargen and of what people would use instead, in alternating rounds."""
 
 
 def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
-    """Remove the sides that failed, and say why they did."""
+    """Remove the sides that failed; write the reasons to standard error."""
     for name in [name for name, figure in figures.items() if "failed" in figure]:
         say(f"left out: {figures.pop(name)['failed']}", err=True)
 
@@ -35,20 +35,21 @@ def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
 @click.argument("files", nargs=-1, type=click.Path(exists=True))
 @options(ModelConfig)
 @options(TrainConfig, only=("batch_size", "seq_length", "precision", "threads"))
-@click.option("--torch", is_flag=True, help="Measure PyTorch too, in both precisions; it has to be installed.")
-@click.option("--rounds", type=click.IntRange(1), default=12, show_default=True, help="Rounds; the best one counts.")
+@click.option("--torch", is_flag=True, help="Measure PyTorch too, in float32 and bfloat16; it must be installed.")
+@click.option("--rounds", type=click.IntRange(1), default=12, show_default=True, help="Rounds; the best counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool, **values: Any) -> None:
-    """Measure characters per second of training steps on FILES, beside stock Keras's fit of the same model.
+    """Measure training steps on FILES, in characters per second, beside stock Keras's fit of the same model.
 
-    Each is compared with chargen in its own precision.
+    Each side is compared with chargen in the same precision.
     """
-    from chargen.bench.sides import interleaved, operations_per_character, train_sides
+    from chargen.bench import train
+    from chargen.bench.sides import interleaved
     from chargen.text.corpus import read
 
     model = configured(ModelConfig, values)
-    sides = train_sides({**values, "files": list(files)}, torch=torch)
-    operations = operations_per_character(len(read(files).vocabulary), model)
+    sides = train.sides({**values, "files": list(files)}, torch=torch)
+    operations = train.operations_per_character(len(read(files).vocabulary), model)
     with quiet():
         figures = interleaved(sides, rounds)
     leave_out_failed(figures)
@@ -76,11 +77,11 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
             continue
         flops = operations * figure["per_second"]
         precision = ours["precision"] if name == "chargen" else name.split(", ")[1]
-        most = figures[f"large product, {precision}"]
+        ceiling = figures[f"large product, {precision}"]["per_second"]
         equal = ours if precision == ours["precision"] else figures.get(f"chargen, {precision}", ours)
         say(
             f"{name:18}{figure['per_second']:13,.0f}{equal['per_second'] / figure['per_second']:10.2f} x"
-            f"{flops / 1e9:9,.0f}{flops / most['per_second']:9.0%}{figure['first_step_seconds']:8.1f} s"
+            f"{flops / 1e9:9,.0f}{flops / ceiling:9.0%}{figure['first_step_seconds']:8.1f} s"
             f"{figure['peak_memory'] / 2**20:6,.0f} MB"
         )
 
@@ -96,17 +97,17 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
 @click.argument("files", nargs=-1, type=click.Path(exists=True))
 @options(ModelConfig)
 @options(TrainConfig, only=("batch_size", "seq_length", "precision"))
-@click.option("--steps", type=click.IntRange(20), default=60, show_default=True, help="Updates that are measured.")
+@click.option("--steps", type=click.IntRange(20), default=60, show_default=True, help="Training steps.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each number of workers.")
 def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any) -> None:
-    """Measure characters per second of training on FILES by 1, 2 and 4 workers on this machine, and what they exchange.
+    """Measure training on FILES by 1, 2 and 4 workers on this machine: characters per second, and bytes exchanged.
 
-    They share this machine's cores, so the figures tell what dividing costs, not what several machines gain.
+    The workers share this machine's cores. So the figures show what distributing costs, not what more machines gain.
     """
-    from chargen.bench.sides import scale
+    from chargen.bench.scale import scale
 
     if not as_json:
-        say("workers  characters/s   of one  bytes each sends in a step: a ring's  measured")
+        say("workers  characters/s   of one  bytes per worker and step: in a ring  measured")
     first = 0.0
     for workers in (1, 2, 4):
         figures = scale({**values, "files": list(files)}, workers, steps)
@@ -134,18 +135,19 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
     type=click.Path(exists=True, path_type=Path),
     help="A run or a model file. [default: an untrained model of 2 x 512]",
 )
-@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Rounds; the best one counts.")
+@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Rounds; the best counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
-    """Measure characters per second at several counts, the first character's latency, and stock Keras's loops."""
-    from chargen.bench.sides import first_character_seconds, interleaved, sample_sides, untrained
+    """Measure sampling: characters per second at several counts, the latency, and the same model in stock Keras."""
+    from chargen.bench import sample
+    from chargen.bench.sides import interleaved
     from chargen.files.disk import temporary
     from chargen.store.run import find_model
 
     with temporary() as folder:
-        path = str(find_model(model) if model else untrained(folder / "model.safetensors"))
-        figures = interleaved(sample_sides(path), rounds)
-        latency = first_character_seconds(path)
+        path = str(find_model(model) if model else sample.untrained(folder / "model.safetensors"))
+        figures = interleaved(sample.sides(path), rounds)
+        latency = sample.first_character_seconds(path)
     leave_out_failed(figures)
     one = figures["chargen, count 1"]["per_second"]
     if as_json:
@@ -177,15 +179,15 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     type=click.FloatRange(1, 1e6),
     default=1000,
     show_default=True,
-    help="Size of the text that is generated, in millions of bytes; thrice as much room is needed.",
+    help="Size of the generated text in millions of bytes; it takes three times as much disk space.",
 )
-@click.option("--files", type=click.IntRange(1, 10**6), default=1, show_default=True, help="Files that it is in.")
+@click.option("--files", type=click.IntRange(1, 10**6), default=1, show_default=True, help="Files it is written to.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_corpus(megabytes: float, files: int, as_json: bool) -> None:
-    """Measure how fast a large text is read, what memory training on it takes, and whether steps wait for it."""
-    from chargen.bench.sides import corpus_figures
+    """Measure how fast a large text is read, how much memory training takes, and how long its steps wait for text."""
+    from chargen.bench.corpus import figures
 
-    found = corpus_figures(megabytes, files)
+    found = figures(megabytes, files)
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -193,10 +195,10 @@ def bench_corpus(megabytes: float, files: int, as_json: bool) -> None:
     say(
         f"{megabytes:,.0f} MB in {files:,} file{'s' * (files > 1)}, {found['characters']:,} characters\n\n"
         f"reading, on one core   {found['megabytes_per_second']:,.0f} MB/s, {found['reading_memory'] / 1e6:,.0f} MB of "
-        f"memory; again, from the cache, {found['reading_again_seconds']:.1f} s\n"
-        f"training               {found['training_memory'] / 1e6:,.0f} MB of memory, {more:,.0f} MB more than with a "
+        f"memory; from the cache {found['reading_again_seconds']:.1f} s\n"
+        f"training               {found['training_memory'] / 1e6:,.0f} MB of memory, {more:,.0f} MB more than on a "
         f"text of 1 MB\n"
-        f"a step of 1 x 128      {1e3 * found['step_seconds']:.1f} ms, of which it waits for text "
-        f"{1e3 * found['waiting_seconds']:.2f} ms",
+        f"a step of 1 x 128      {1e3 * found['step_seconds']:.1f} ms, of which "
+        f"{1e3 * found['waiting_seconds']:.2f} ms are spent waiting for text",
         indent=23,
     )

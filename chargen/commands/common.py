@@ -1,4 +1,4 @@
-"""What every command shares: options made from a configuration, errors of one line, stopping, a quiet start."""
+"""What the commands share: options from a configuration, errors in one line, stopping, a quiet start."""
 
 from __future__ import annotations
 
@@ -29,79 +29,80 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Config)
 UNROLLS = {"keras": "Keras's layers", "loop": "compiled loops", "onednn": "compiled loops with oneDNN's products"}
-MESSAGE = 300  # characters of a line on standard error, at the most
-UNWRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # why output is refused
+MESSAGE_LENGTH = 300  # most characters of a line on standard error
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # errors of a write to an open file
 
 
 def say(text: str = "", *, indent: int | None = 2, err: bool = False) -> None:
-    """Write lines for a person, as `fitted` makes them.
+    """Write lines for a person, wrapped by `fitted`.
 
-    On standard error a long line loses its middle: what to do stands at its end. That it is full or gone is no reason
-    to end.
+    On standard error, a long line is shortened in its middle, because its end says what to do, and errors of the stream
+    are ignored.
     """
     stream = sys.stderr if err else sys.stdout
     if err:
         text = "\n".join(map(_short, text.split("\n")))
-    if getattr(stream, "errors", None) == "strict":  # a stream that is not chargen's ends at a name that is not UTF-8
+    if getattr(stream, "errors", None) == "strict":  # another program's stream: file names may not be UTF-8
         text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     with suppress(*[OSError] * err):
-        click.echo(fitted(text, stream, indent), stream, color=True)  # else click takes sequences out of it
+        click.echo(fitted(text, stream, indent), stream, color=True)  # without color, click removes escape sequences
 
 
 def _short(line: str) -> str:
-    return line if len(line) <= MESSAGE else f"{line[: MESSAGE // 2]} ... {line[5 - MESSAGE // 2 :]}"
+    half = MESSAGE_LENGTH // 2
+    return line if len(line) <= MESSAGE_LENGTH else f"{line[:half]} ... {line[5 - half :]}"
 
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Make a foreseen error, and one of the system's, a ClickException of one line."""
+    """Turn a ChargenError or an OSError into a ClickException of one line."""
     try:
         yield
     except ChargenError as error:
         raise click.ClickException(" ".join(str(error).split())) from None
     except BrokenPipeError:
         raise
-    except OSError as error:  # one of a file that is open has no name: whatever reads files names them itself
+    except OSError as error:  # an error of an open file has no name, so what reads files names them itself
         why = error.strerror or str(error)
         if error.filename is not None:
             why = f"{os.fsdecode(error.filename)}: {why}"
         elif why == os.strerror(errno.ENOENT):
             why = f"the working folder: {why}"
-        elif error.errno in UNWRITTEN:
+        elif error.errno in WRITE_ERRORS:
             why = f"cannot write the output: {why}"
         raise click.ClickException(why) from None
 
 
 class Unstripped(io.StringIO):
-    """Text from which click takes no escape sequences, as it does where a stream is no terminal."""
+    """Text from which click does not remove escape sequences, because it claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Claim to be a terminal."""
         return True
 
 
 def tell(error: click.ClickException) -> None:
-    """Write an error on standard error."""
+    """Write an error to standard error."""
     text = Unstripped()
     error.show(text)
     say(text.getvalue().removesuffix("\n"), indent=None, err=True)
 
 
 class Command(click.Command):
-    """A command whose examples stay as they are written."""
+    """A command whose examples are not wrapped."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, a line each."""
+        """Write each example on its own line."""
         with formatter.section("Examples"):
             for line in (self.epilog or "").strip().splitlines():
                 formatter.write(f"  {line.strip()}\n")
 
 
 class Finite(click.FloatRange):
-    """A number within a range, which infinity and nan are not."""
+    """A finite number within a range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; refuse what is none, or out of range."""
+        """Return the number; fail if it is not finite or out of range."""
         number = super().convert(value, param, ctx)
         if not isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
@@ -109,13 +110,13 @@ class Finite(click.FloatRange):
 
 
 class Texts(click.Path):
-    """A file, a folder or a pattern that is there, or ``-``; the shell may have left the pattern to us."""
+    """An existing file or folder, a glob pattern that the shell has not expanded, or ``-``."""
 
     def __init__(self) -> None:
         super().__init__(exists=True, allow_dash=True)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path or pattern; refuse one that stands for nothing."""
+        """Return the path or pattern; fail if nothing matches."""
         from chargen.text.documents import expanded
 
         super().convert(str(expanded(value)[0]), param, ctx)
@@ -123,15 +124,15 @@ class Texts(click.Path):
 
 
 class Encoding(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
-    """The name of a text encoding that Python knows."""
+    """The name of a text encoding of Python."""
 
     name = "name"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the encoding's usual name; refuse what is none."""
+        """Return the encoding's canonical name; fail if there is none."""
         try:
             "text".encode(value)
-            return codecs.lookup(value).name.removesuffix("-sig")  # a mark is removed in any case
+            return codecs.lookup(value).name.removesuffix("-sig")  # a byte order mark is removed with any encoding
         except (LookupError, UnicodeError):
             self.fail(f"{value!r} is not a text encoding: try utf-8, cp1252, latin-1 or utf-16", param, ctx)
 
@@ -139,9 +140,10 @@ class Encoding(click.ParamType):  # type: ignore[type-arg]  # generic only since
 def options(
     config: type[Config], only: Collection[str] = (), *, planning: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command an option for each field of a configuration, with the field's name, type, range and help.
+    """Return a decorator that adds an option for each field of a configuration to a command.
 
-    ``only`` names the fields, if not all. ``planning`` leaves those that can be planned without a default.
+    An option has the field's name, type, range and help. ``only`` limits the fields. With ``planning``, the fields that
+    `plan` can choose have no default, so that their value is None unless they are given.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,19 +177,19 @@ def options(
 
 
 def configured(config: type[C], values: dict[str, Any]) -> C:
-    """Return the configuration whose fields are among a command's values; one without a value has its default."""
+    """Return a configuration from the values of a command's options; None means the field's default."""
     fields = {f.name: f.default for f in dataclasses.fields(config)}  # type: ignore[arg-type]
     return config(**{n: default if values[n] is None else values[n] for n, default in fields.items()})
 
 
 def typed(parameters: Collection[str]) -> str:
-    """Return options of the running command as they are typed, by the names of its parameters."""
+    """Return options of the running command as people type them (``--top-k, --top-p``), from their parameter names."""
     declared = click.get_current_context().command.params
     return ", ".join(sorted(max(p.opts, key=len) for p in declared if p.name in parameters))
 
 
 def read_file(path: str) -> bytes:
-    """Return the bytes of a file, or of standard input for ``-``."""
+    """Return the bytes of a file, or of standard input for ``-``. Raises ChargenError if they can't be read."""
     if path == "-" and sys.stdin is None:
         raise ChargenError("standard input is closed: name a file")
     try:
@@ -198,7 +200,7 @@ def read_file(path: str) -> bytes:
 
 
 def run_of(model: Path | None) -> Run:
-    """Return the run that a model is of. Raises ChargenError for a model file by itself."""
+    """Return the run of a model, by default the newest. Raises ChargenError for a model file outside of a run."""
     from chargen.store.run import Run, newest
 
     path = model or newest()
@@ -206,7 +208,7 @@ def run_of(model: Path | None) -> Run:
 
 
 def refuse_output(path: Path) -> None:
-    """Raise ChargenError if a new file can't be made at ``path``, before anything is drawn for it."""
+    """Raise ChargenError if ``path`` exists or has no parent folder, before work is done for it."""
     if path.exists():
         raise ChargenError(f"{path} exists and is left as it is: name a new file")
     if not path.absolute().parent.is_dir():
@@ -214,14 +216,14 @@ def refuse_output(path: Path) -> None:
 
 
 class Stop:
-    """While entered, Ctrl-C, SIGTERM and SIGHUP are only noted, in ``signal``; a second one ends the program."""
+    """While entered, the first Ctrl-C, SIGTERM or SIGHUP is only noted, in ``signal``; a second one exits."""
 
     def __init__(self) -> None:
         self.signal: int = 0
 
     def __enter__(self) -> Stop:
         numbers = [signal.SIGINT, signal.SIGTERM]
-        # Windows has no SIGHUP; where it is ignored, as by nohup, it stays so.
+        # Windows has no SIGHUP. Where it is ignored, as with nohup, it stays ignored.
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
         self._before = {number: signal.signal(number, self._note) for number in numbers}
@@ -239,9 +241,10 @@ class Stop:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep TensorFlow's start-up log from the terminal: it writes to the file descriptor, whatever it is told.
+    """Keep TensorFlow's start-up log off the terminal by redirecting the file descriptor of standard error.
 
-    What it wrote is shown after all if starting fails. In a process that is not chargen's own, nothing is redirected.
+    No option of TensorFlow suppresses all of it. The log is shown if an unexpected error occurs. In a process that
+    chargen does not own, nothing is redirected.
     """
     if not process.owned():
         yield
@@ -255,7 +258,7 @@ def quiet() -> Iterator[None]:
             yield
             started = True
         except (ChargenError, KeyboardInterrupt, SystemExit):
-            started = True  # and found what is told in a line, or was stopped
+            started = True  # the error is shown in one line, or the user stopped the program
             raise
         finally:
             os.dup2(terminal, 2)

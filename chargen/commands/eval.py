@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from chargen.training.evaluate import Evaluation, Score
 
 SPLITS = ("validation", "training")
+LABELS = {"stream": "in order", "nanogpt": "in windows of 256", "dynamic": "dynamic"}
+NAMED_FILES = 3  # at most, in a title
 
 
 @click.command(
@@ -44,98 +46,73 @@ SPLITS = ("validation", "training")
     type=click.Choice(("stream", "nanogpt")),
     default="stream",
     show_default=True,
-    help="stream: in order, the state carried; nanogpt: in windows of 256, each from a zero state.",
+    help="stream: in order, with the state carried; nanogpt: in windows of 256, each from a zero state.",
 )
-@click.option("--dynamic", is_flag=True, help="Tell also what a model that goes on learning from what it reads gets.")
+@click.option("--dynamic", is_flag=True, help="Also score dynamic evaluation: the model learns from what it reads.")
 @click.option(
     "--baseline",
     type=click.Choice(("xz", "bz2")),
-    help="Tell also what a compressor gets, after the training text.",
+    help="Also score a compressor that has read the training text.",
 )
-@click.option("--surprisal", is_flag=True, help="Write the text, each character shaded by its bits.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write that into this new HTML file.")
+@click.option("--surprisal", "shaded", is_flag=True, help="Write the text, each character shaded by its surprisal.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the shaded text to this new file.")
 @click.option("--encoding", type=Encoding(), default="utf-8", show_default=True, help="Encoding of the files.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
-def evaluate(
-    files: tuple[str, ...],
-    model: Path | None,
-    split: str | None,
-    protocol: str,
-    dynamic: bool,
-    baseline: str | None,
-    surprisal: bool,
-    html: Path | None,
-    encoding: str,
-    as_json: bool,
-) -> None:
-    """Tell how well a model predicts FILES, read in order: nats and bits per character, perplexity.
+def evaluate(files: tuple[str, ...], **values: Any) -> None:
+    """Measure how well a model predicts FILES: nats and bits per character, perplexity.
 
-    Without FILES it is the validation text of the run. A character that the model never saw costs what it takes to
-    name it among all of Unicode. The text's first character is free.
+    The files are read in order; without FILES it is the run's validation text. A character that is not in the model's
+    vocabulary costs what it takes to name it among all of Unicode. The first character of a text costs nothing.
     """
-    if files and split:
-        raise click.UsageError("--split is a part of the run's own text: it does not go with FILES")
-    if surprisal and as_json:
-        raise click.UsageError("--surprisal does not go with --json")
-    if baseline and split == "training":
-        raise click.UsageError("--baseline knows the training text: it does not go with --split training")
-    if html is not None:
-        refuse_output(html)
+    refuse_together(files, values)
+    if values["html"] is not None:
+        refuse_output(values["html"])
     from chargen.store.run import open_model
 
-    file = open_model(model)
+    file = open_model(values["model"])
     training, read = "", None
-    if baseline or not files:
-        training, read = own_text(model, split or "validation", both=baseline is not None)
+    if values["baseline"] or not files:
+        split = values["split"] or "validation"
+        training, read = own_text(values["model"], split, with_training=values["baseline"] is not None)
     if files or read is None:
-        read = given_texts(files, encoding, file)
+        read = given_texts(files, values["encoding"], file)
     if sys.stderr.isatty():
         say(f"reading {len(read.text):,} characters ...", err=True)
-    with quiet():
-        from chargen.config import TrainConfig
-        from chargen.network.model import CharLM
-        from chargen.network.unroll import choose, own_process
-        from chargen.training import evaluate as protocols
-
-        # In float32, whatever the processor prefers: a figure to be compared is the same everywhere.
-        execution, _ = choose(TrainConfig(precision="float32"))
-        if process.owned():
-            own_process(execution)
-        lm = CharLM.of(file, execution)
-        scores = {protocol: read.score(file.vocabulary, protocols.PROTOCOLS[protocol](lm))}
-        if dynamic:
-            scores["dynamic"] = read.score(file.vocabulary, protocols.dynamic(lm))
-    figures = told(read, scores)
-    if baseline is not None:
+    scores = score_all(read, file, values["protocol"], dynamic=values["dynamic"])
+    figures = figures_of(read, scores)
+    if values["baseline"] is not None:
         from chargen.training.compressor import bits_per_character
 
-        figures["baseline"] = {"compressor": baseline, "bpc": bits_per_character(baseline, training, read.text)}
-    whole = protocols.together(scores[protocol])
-    if as_json:
-        click.echo(json.dumps(figures))
-    else:
-        tell(read, figures, whole)
-    if html is not None:
-        write_page(html, read.name, read.text, whole)
-    if surprisal:
-        show(read.text, whole)
+        compressed = bits_per_character(values["baseline"], training, read.text)
+        figures["baseline"] = {"compressor": values["baseline"], "bpc": compressed}
+    show(read, figures, scores[values["protocol"]], values)
+
+
+def refuse_together(files: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Raise UsageError for options that can't be combined."""
+    if files and values["split"]:
+        raise click.UsageError("--split is a part of the run's own text: it does not go with FILES")
+    if values["shaded"] and values["as_json"]:
+        raise click.UsageError("--surprisal does not go with --json")
+    if values["baseline"] and values["split"] == "training":
+        raise click.UsageError("--baseline knows the training text: it does not go with --split training")
 
 
 class Read(NamedTuple):
-    """What is to be scored."""
+    """The texts to be scored."""
 
     name: str
     texts: tuple[str, ...]
-    files: tuple[str, ...] = ()  # the names of the texts, if they were given as files
-    starts: Starts | None = None  # where documents start in the only text, if it is a run's own
+    files: tuple[str, ...] = ()  # the file of each text, if the texts are from files
+    starts: Starts | None = None  # where documents start in the single text, if it is a run's own
 
     @property
     def text(self) -> str:
-        """All texts, one after the other."""
+        """All texts, joined."""
         return "".join(self.texts)
 
     def score(self, vocabulary: Vocabulary, evaluation: Evaluation) -> list[Score]:
-        """Return what each text costs."""
+        """Return the score of each text."""
         from chargen.training.evaluate import score, score_each
 
         if self.starts is not None:
@@ -143,18 +120,37 @@ class Read(NamedTuple):
         return score_each(self.texts, vocabulary, evaluation)
 
 
-def own_text(model: Path | None, split: str, *, both: bool) -> tuple[str, Read]:
-    """Return the text that a model's run was trained on, empty unless ``both`` are wanted, and a part to be scored."""
+def score_all(read: Read, file: ModelFile, protocol: str, *, dynamic: bool) -> dict[str, list[Score]]:
+    """Return the scores of each text by the protocol and, if wanted, by dynamic evaluation."""
+    with quiet():
+        from chargen.config import TrainConfig
+        from chargen.network.execution import choose, own_process
+        from chargen.network.model import CharLM
+        from chargen.training import evaluate as protocols
+
+        # In float32 on every processor, so that figures can be compared between machines.
+        execution, _ = choose(TrainConfig(precision="float32"))
+        if process.owned():
+            own_process(execution)
+        lm = CharLM.of(file, execution)
+        scores = {protocol: read.score(file.vocabulary, protocols.PROTOCOLS[protocol](lm))}
+        if dynamic:
+            scores["dynamic"] = read.score(file.vocabulary, protocols.dynamic(lm))
+    return scores
+
+
+def own_text(model: Path | None, split: str, *, with_training: bool) -> tuple[str, Read]:
+    """Return a run's training text, which is empty unless it is wanted, and the part of its text to be scored."""
     run = run_of(model)
     corpus = run.corpus()
     parts = corpus.split(run.config.train)
-    training, part = corpus.vocabulary.decode(parts[0].ids) if both else "", parts[split == "validation"]
+    training, part = corpus.vocabulary.decode(parts[0].ids) if with_training else "", parts[split == "validation"]
     name = f"{corpus.name}, its part for {split}"
     return training, Read(name, (corpus.vocabulary.decode(part.ids),), starts=part.starts)
 
 
 def given_texts(files: tuple[str, ...], encoding: str, model: ModelFile) -> Read:
-    """Return the texts of files; say which are left out as they are no text, or have nothing to be predicted."""
+    """Return the texts of files, without those that are not text or too short for a prediction; name these."""
     from chargen.text.corpus import documents
 
     found, notes = documents(files, encoding, model.summary.get("normalize", "nfc"))
@@ -162,25 +158,22 @@ def given_texts(files: tuple[str, ...], encoding: str, model: ModelFile) -> Read
     enough = [len(model.vocabulary.encode_known(text)[0]) > 1 for _, text in found]
     if not any(enough):
         raise ChargenError(f"{found[0][0]} {unknown}: give a longer text")
-    for note in (
-        *notes,
-        *(f"{found[n][0]} {unknown}: left out" for n, is_enough in enumerate(enough) if not is_enough),
-    ):
+    short = [f"{file} {unknown}: left out" for (file, _), kept in zip(found, enough, strict=True) if not kept]
+    for note in (*notes, *short):
         say(note, err=True)
     files, texts = zip(*compress(found, enough), strict=True)
-    name = ", ".join(Path(file).name for file in files) if len(files) <= FEW else f"{len(files):,} files"
+    name = ", ".join(Path(file).name for file in files) if len(files) <= NAMED_FILES else f"{len(files):,} files"
     return Read(name, texts, files)
 
 
-def told(read: Read, scores: dict[str, list[Score]]) -> dict[str, Any]:
+def figures_of(read: Read, scores: dict[str, list[Score]]) -> dict[str, Any]:
     """Return the figures of all texts together and, if they are files, of each, as a JSON object."""
     from chargen.training.evaluate import together
 
-    protocol = next(iter(scores))
+    protocol, *others = scores
 
     def figures(own: dict[str, Score]) -> dict[str, Any]:
-        adapted = {name: score.to_json() for name, score in own.items() if name != protocol}
-        return {**own[protocol].to_json(), **adapted}
+        return {**own[protocol].to_json(), **{name: own[name].to_json() for name in others}}
 
     result = {**figures({name: together(each) for name, each in scores.items()}), "protocol": protocol}
     if read.files:
@@ -189,11 +182,26 @@ def told(read: Read, scores: dict[str, list[Score]]) -> dict[str, Any]:
     return result
 
 
-LABELS = {"stream": "in order", "nanogpt": "in windows of 256", "dynamic": "dynamic"}
-FEW = 3  # files that are named in a title
+def show(read: Read, figures: dict[str, Any], scores: list[Score], values: dict[str, Any]) -> None:
+    """Write the figures, and the shaded text where it is wanted."""
+    from chargen.training.evaluate import together
+
+    whole = together(scores)
+    if values["as_json"]:
+        click.echo(json.dumps(figures))
+    else:
+        write_table(read, figures, whole)
+    if values["html"] is not None:
+        write_page(values["html"], read.name, clusters(read.text, whole), whole)
+    if values["shaded"]:
+        from chargen.terminal import shown
+        from chargen.writing.shading import shade
+
+        text = (shade(shown(cluster, sys.stdout), nats) for cluster, nats in clusters(read.text, whole))
+        click.echo("".join(text), color=True)
 
 
-def tell(read: Read, figures: dict[str, Any], whole: Score) -> None:
+def write_table(read: Read, figures: dict[str, Any], whole: Score) -> None:
     """Write the figures as a table."""
     from chargen.text.vocabulary import name as named
 
@@ -213,30 +221,23 @@ def tell(read: Read, figures: dict[str, Any], whole: Score) -> None:
             say(f"{line(row)}{row['characters']:13,}   {row['file']}", indent=51)
     if whole.unknown:
         price = bits(whole.unknown_nats / whole.unknown_characters)
-        times = f"{whole.unknown_characters:,} times at {price:.1f} bits"
-        say(f"\nnot known to the model, {times}: {named(whole.unknown)}")
+        times = f"{whole.unknown_characters:,} x {price:.1f} bits"
+        say(f"\nnot in the model's vocabulary ({times}): {named(whole.unknown)}")
 
 
-def clusters(text: str, result: Score) -> list[tuple[str, float]]:
-    """Return the text in whole clusters, each with its nats."""
+def clusters(text: str, whole: Score) -> list[tuple[str, float]]:
+    """Return the grapheme clusters of the text, each with its nats."""
     from chargen.terminal import Clusters
 
-    whole = Clusters()
-    return whole.add(text, list(result.costs)) + whole.release()
+    found = Clusters()
+    return found.add(text, list(whole.costs)) + found.release()
 
 
-def write_page(path: Path, name: str, text: str, result: Score) -> None:
-    """Write the text as an HTML page, each character shaded by its bits."""
+def write_page(path: Path, name: str, shaded: list[tuple[str, float]], whole: Score) -> None:
+    """Write the text as an HTML page, shaded by surprisal."""
     from chargen.files.disk import write_beside
     from chargen.writing.shading import page
 
-    told = f"{result.characters:,} characters, {bits(result.nats_per_character):.3f} bits per character"
-    write_beside(path, page(name, told, clusters(text, result)).encode("utf-8", "replace"), new=True)
+    summary = f"{whole.characters:,} characters, {bits(whole.nats_per_character):.3f} bits per character"
+    write_beside(path, page(name, summary, shaded).encode("utf-8", "replace"), new=True)
     say(f"{path} written", err=True)
-
-
-def show(text: str, result: Score) -> None:
-    """Write the text to the terminal, each character shaded by its bits."""
-    from chargen.terminal import shade, shown
-
-    click.echo("".join(shade(shown(c, sys.stdout), nats) for c, nats in clusters(text, result)), color=True)

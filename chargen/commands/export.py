@@ -11,7 +11,7 @@ import click
 
 from chargen import ChargenError
 from chargen.commands.common import Command, quiet, say
-from chargen.export import FORMATS, QUANTIZATIONS
+from chargen.export import FORMATS, QUANTIZATIONS, Format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,21 +22,26 @@ if TYPE_CHECKING:
 
 
 class ExportCommand(Command):
-    """A command whose help tells what each format runs on, and whether it can be written here."""
+    """A command whose help lists the formats: what each runs on, and what to install for it."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the formats, then the examples."""
-        with formatter.section("Formats, with the ways to --quantize them, the default first"):
+        with formatter.section("Formats, with their values of --quantize, the default first"):
             formatter.write_dl(
                 [
                     (
                         f"{name}  {', '.join(form.quantizations)}",
-                        f"runs on {form.runs_on}" + (f"; install 'chargen[{form.extra}]' for it" * bool(form.missing)),
+                        f"runs on {form.runs_on}" + needed(form),
                     )
                     for name, form in FORMATS.items()
                 ]
             )
         super().format_epilog(ctx, formatter)
+
+
+def needed(form: Format) -> str:
+    """Return what to install for a format whose packages are missing."""
+    return f"; needs pip install 'chargen[{form.extra}]'" if form.missing else ""
 
 
 @click.command(
@@ -56,34 +61,34 @@ class ExportCommand(Command):
     "formats",
     multiple=True,
     type=click.Choice(list(FORMATS)),
-    help="What to write; can be given several times. [default: savedmodel]",
+    help="Format to write; can be given several times. [default: savedmodel]",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The folder to write into. [default: exports in the run]",
+    help="Folder to write to. [default: exports in the run]",
 )
 @click.option(
     "--quantize",
     type=click.Choice(QUANTIZATIONS),
-    help="Smaller numbers for the weights. [default: int8 for html, none for the others]",
+    help="Type of the weights; none is float32. [default: int8 for html, none for the others]",
 )
-@click.option("--force", is_flag=True, help="Replace what is there under the artefact's name.")
+@click.option("--force", is_flag=True, help="Replace an artefact of the same name.")
 def export(
     model: Path | None, formats: tuple[str, ...], output: Path | None, quantize: str | None, force: bool
 ) -> None:
-    """Write the trained model for other runtimes, at batch size 1, the state an input and an output where it can be.
+    """Write the trained model for other runtimes, with batch size 1 and, where possible, the state as input and output.
 
-    Each artefact describes itself, is loaded again in its own runtime and compared with the model; one that does not
-    say the same is removed. How to use it is in <artefact>.md beside it.
+    Each artefact contains its own metadata. It is loaded in its own runtime and compared with the model, and removed if
+    the two do not agree. <artefact>.md beside it explains how to use it.
     """
     chosen = {name: quantize or FORMATS[name].quantizations[0] for name in formats or ("savedmodel",)}
     for name, numbers in chosen.items():
         if numbers not in FORMATS[name].quantizations:
             pairs = "; ".join(f"{name}: {', '.join(form.quantizations)}" for name, form in FORMATS.items())
-            raise click.UsageError(f"{name} has no --quantize {numbers}; what there is: {pairs}")
+            raise click.UsageError(f"{name} has no --quantize {numbers}; choose from {pairs}")
     from chargen import export as exports
-    from chargen.export.proof import Evidence
+    from chargen.export.verify import Reference
     from chargen.store.modelfile import ModelFile
     from chargen.store.run import CHECKPOINT, CONFIG, MODEL, find_model
     from chargen.terminal import escaped
@@ -97,40 +102,41 @@ def export(
         str(folder).encode("utf-8")
     except UnicodeEncodeError:
         raise ChargenError(
-            f"{folder} is a name that is not UTF-8, by which other runtimes can't open a file: name another folder "
+            f"{folder} is not UTF-8, and other runtimes can't open a file by such a name: name another folder "
             "with --output"
         ) from None
     wanted = [exports.Export(file, escaped(title), name, numbers) for name, numbers in chosen.items()]
-    for one in wanted:  # what can be refused is refused before anything is written
+    for one in wanted:  # all errors that can be foreseen come before anything is written
         exports.check(one.format)
         exports.refuse([folder / one.filename, folder / f"{one.filename}.md"], force=force)
     clone = Clone(file.weights, file.vocabulary)
-    ids, source = text_for_proof(path.parent, file, clone)
+    ids, source = reference_text(path.parent, file, clone)
     for one in wanted:
         if sys.stderr.isatty():
             say(f"writing {one.filename} ...", err=True)
         with quiet():
-            made, found = exports.export(one, folder, Evidence(clone, ids, source, one.quantize), force=force)
+            made, found = exports.export(one, folder, Reference(clone, ids, source, one.quantize), force=force)
         shown = made.relative_to(Path.cwd()) if made.is_relative_to(Path.cwd()) else made
         say("\n  ".join([f"{shown}, {megabytes(exports.size_of(made))}", *found]), indent=4)
 
 
-def text_for_proof(folder: Path, model: ModelFile, clone: Clone) -> tuple[npt.NDArray[np.integer], str]:
-    """Return the ids of the text that model and export are compared on, and what text that is."""
-    from chargen.export.proof import CHARACTERS, drawn
+def reference_text(folder: Path, model: ModelFile, clone: Clone) -> tuple[npt.NDArray[np.integer], str]:
+    """Return the ids of the text on which model and export are compared, and a description of that text."""
+    from chargen.export.verify import TEXT_CHARACTERS, drawn
     from chargen.store.run import Run
 
     try:
         run = Run(folder)
         if run.config.sha256 == model.summary.get("sha256"):
-            ids = run.corpus().split(run.config.train)[1].ids[: CHARACTERS + 1]
+            train = run.config.train
+            ids = run.corpus().split(train)[1].ids[: TEXT_CHARACTERS + 1]
             if len(ids) >= 2:
                 return ids, "the validation text"
     except (ChargenError, OSError):
         pass
-    return drawn(clone), "a text that the model drew, as its own is not at hand"
+    return drawn(clone), "a text that the model drew, because its validation text is not available"
 
 
 def megabytes(count: int) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes as text, in MB or kB."""
     return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

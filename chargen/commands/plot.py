@@ -22,22 +22,22 @@ from chargen.commands.common import Command, refuse_output, say
     "--output",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The new picture, whose name ends with .svg or .png.",
+    help="New picture; its name ends with .svg or .png.",
 )
 def plot(runs: tuple[Path, ...], output: Path) -> None:
-    """Draw the bits per character of RUNS in one picture: in training and validation, by characters and by minutes."""
+    """Draw the training and validation bits per character of RUNS in one picture, by characters and by minutes."""
     from chargen.files.disk import write_beside
     from chargen.plot import KINDS, curves
     from chargen.store.run import Run
 
     kind = output.suffix.removeprefix(".").lower()
     if kind not in KINDS:
-        raise click.UsageError(f"--output {output} is neither .svg nor .png: name a picture that is")
+        raise click.UsageError(f"--output {output} is neither .svg nor .png: choose one of them")
     refuse_output(output)
     metrics = [(run.name or str(run), Run(run).metrics()) for run in runs]
     for name, records in metrics:
         if not records:
-            raise ChargenError(f"{name} has no validation yet: there is nothing to draw")
+            raise ChargenError(f"{name} has no validation yet: nothing to draw")
     write_beside(output, curves(metrics, kind), new=True)
     for name, records in metrics:
         say(f"{name}: {min(record['validation_bpc'] for record in records):.3f} validation bpc at best")

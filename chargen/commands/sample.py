@@ -21,20 +21,29 @@ from chargen.config import SampleConfig
 from chargen.machine import blas_threads
 
 if TYPE_CHECKING:
-    from chargen.store.run import Run
+    import numpy as np
+
     from chargen.text.vocabulary import Vocabulary
     from chargen.writing.clone import Clone
     from chargen.writing.generate import Drawing, Piece
-    from chargen.writing.originality import Originality
-    from chargen.writing.pattern import Slots
-    from chargen.writing.showing import JsonLines, Plain, Reported
+    from chargen.writing.originality import Book
+    from chargen.writing.pattern import Pattern
+    from chargen.writing.showing import JsonLines, Plain
 
 from chargen.commands.common import Command, Stop, configured, options, read_file, refuse_output, run_of, say, typed
 
-INTERACTIVE_LENGTH = 200  # characters of a turn, unless asked for otherwise
+INTERACTIVE_LENGTH = 200  # characters of a turn by default
 BOOK_SEED = 100  # characters of a seed from the book
-NAMED = 8  # characters, at the most, that a message names
+NAMED = 8  # characters that a message names, at most
 ESCAPES = r"\n, \t, \\, \xXX, \uXXXX and \UXXXXXXXX"
+EXCLUDING = {  # an option, and those that it can't be combined with; options named by their parameters
+    "seed": {"seed_file", "seed_from_book"},
+    "seed_file": {"seed_from_book"},
+    "pattern": {"length", "allow", "forbid", "top_k", "top_p", "min_p", "stops", "until_newline"},
+    "as_json": {"color", "no_seed"},
+    "interactive": {"pattern", "count", "output", "stops", "until_newline", "originality", "save_state"}
+    | {"as_json", "color", "no_seed"},
+}
 
 
 @click.command(
@@ -59,44 +68,44 @@ ESCAPES = r"\n, \t, \\, \xXX, \uXXXX and \UXXXXXXXX"
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     help="A file with the text to continue; - is standard input.",
 )
-@click.option("--seed-from-book", is_flag=True, help="Continue the book from a random place in it.")
+@click.option("--seed-from-book", is_flag=True, help="Continue a random passage of the book.")
 @click.option("-e", "--escapes", is_flag=True, help=r"Read \n, \t, \\, \xXX, \uXXXX in --seed, --stop and --separator.")
 @options(SampleConfig)
-@click.option("--stop", "stops", multiple=True, help="End before this text; can be given several times.")
-@click.option("--until-newline", is_flag=True, help="End before the line does.")
+@click.option("--stop", "stops", multiple=True, help="End just before this text; can be repeated.")
+@click.option("--until-newline", is_flag=True, help="End just before the next newline.")
 @click.option(
     "--pattern",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-    help="A file with a line for each slot: alternatives, tabs between.",
+    help="A file of slots to fill: one a line, its alternatives separated by tabs.",
 )
 @click.option("--separator", default=" ", show_default=True, help="Text between the slots of a pattern.")
-@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Samples to draw, side by side.")
-@click.option("--no-seed", is_flag=True, help="Leave the seed out of what is written.")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Number of samples to draw.")
+@click.option("--no-seed", is_flag=True, help="Leave the seed out of the output.")
 @click.option("--color", is_flag=True, help="Shade each character by its surprisal.")
-@click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each sample, a line each.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write into this new file.")
-@click.option("--originality", is_flag=True, help="Tell what of the text stands in the book.")
-@click.option("--save-state", type=click.Path(path_type=Path, dir_okay=False), help="Save the state when it ends.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each sample, one a line.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this new file.")
+@click.option("--originality", is_flag=True, help="Report how much of the text is copied from the book.")
+@click.option("--save-state", type=click.Path(path_type=Path, dir_okay=False), help="Save the state at the end.")
 @click.option(
-    "--load-state", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Go on from a saved state."
+    "--load-state", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Continue from a saved state."
 )
-@click.option("--interactive", is_flag=True, help="Write in turns with the model.")
+@click.option("--interactive", is_flag=True, help="Take turns with the model.")
 @click.pass_context
-def sample(ctx: click.Context, /, stops: tuple[str, ...], separator: str, **values: Any) -> None:
-    """Write text: the seed, and what the model makes of it.
+def sample(ctx: click.Context, /, **values: Any) -> None:
+    """Write text: the seed, and the model's continuation of it.
 
-    What may be drawn is narrowed in this order: --allow and --forbid, --temperature, --top-k, --top-p, --min-p.
+    The filters apply in this order: --allow and --forbid, --temperature, --top-k, --top-p, --min-p.
     """
-    asked = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
-    refuse_together(asked, values["count"])
+    explicit = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+    refuse_together(explicit, values["count"])
     if values["escapes"]:
-        values["seed"], separator, *rest = (unescaped(text) for text in (values["seed"] or "", separator, *stops))
-        stops = tuple(rest)
-    if "" in stops:
+        values["seed"], values["separator"] = unescaped(values["seed"] or ""), unescaped(values["separator"])
+        values["stops"] = tuple(map(unescaped, values["stops"]))
+    if "" in values["stops"]:
         raise click.UsageError("--stop is empty: give the text before which to end")
     if process.owned():
         blas_threads(values["count"])
-    job = prepare(asked, stops, separator, values)
+    job = prepare(explicit, values)
     if values["interactive"]:
         ctx.exit(converse(job))
     from chargen.writing.generate import opening
@@ -106,8 +115,9 @@ def sample(ctx: click.Context, /, stops: tuple[str, ...], separator: str, **valu
         job.clone.feed(job.seed or opening(job.clone.vocabulary))
     stop, output = Stop(), values["output"]
     pieces = draw(job, lambda: stop.signal)
+    report = partial(tell_originality, job) if values["originality"] and not values["as_json"] else None
     with stop, nullcontext(sys.stdout) if output is None else kept(output) as out:
-        show(pieces, writer(out, job, values))
+        show(pieces, writer(out, job, values), report)
     if values["save_state"] is not None:
         job.clone.save_state(values["save_state"], job.drawing(1, 0)[0])
     if stop.signal:
@@ -117,90 +127,109 @@ def sample(ctx: click.Context, /, stops: tuple[str, ...], separator: str, **valu
 
 
 class Job(NamedTuple):
-    """What is to be drawn. It was checked: what can't be done is said before anything is drawn."""
+    """What is to be drawn, checked as far as it can be before anything is drawn."""
 
     clone: Clone
     config: SampleConfig
     seed: str
     samples: int
     drawing: Drawing
-    ends: tuple[str, ...]  # before which a text ends
-    slots: Slots | None  # of a pattern
-    separator: str
-    settings: dict[str, Any]  # as JSON tells them
+    stops: tuple[str, ...]
+    pattern: Pattern | None
+    settings: dict[str, Any]  # for JSON
     book: Book | None
 
 
-def prepare(asked: set[str], stops: tuple[str, ...], separator: str, values: dict[str, Any]) -> Job:
-    """Open and check all that was asked for."""
+def prepare(explicit: set[str], values: dict[str, Any]) -> Job:
+    """Open and check everything that the options name."""
     from chargen.writing.clone import Clone, check_state_path
-    from chargen.writing.sampler import generators
 
-    config, count = configured(SampleConfig, values), values["count"]
+    config = configured(SampleConfig, values)
     refuse_expressions(config)
     if values["output"] is not None:
         refuse_output(values["output"])
     if values["save_state"] is not None:
         check_state_path(values["save_state"])
     clone = Clone.open(values["model"])
-    book = Book(run_of(values["model"])) if values["originality"] or values["seed_from_book"] else None
-    if values["originality"] and book is not None:
-        book.index()
-    slots = None if values["pattern"] is None else read_slots(values["pattern"], separator, clone.vocabulary)
-    if slots is not None and "temperature" not in asked:
-        config = replace(config, temperature=1.0)  # the scores are probabilities of the model as they are
-    if values["interactive"] and "length" not in asked:
+    book = open_book(values)
+    if values["pattern"] is not None and "temperature" not in explicit:
+        config = replace(config, temperature=1.0)  # the model's own probabilities
+    if values["interactive"] and "length" not in explicit:
         config = replace(config, length=INTERACTIVE_LENGTH)
+    pattern = read_pattern(values, config.temperature, clone.vocabulary)
     random_seed = secrets.randbits(32) if config.random_seed is None else config.random_seed
-    loaded = None if values["load_state"] is None else clone.load_state(values["load_state"])
-    if "random_seed" in asked:
-        loaded = None  # of what was saved, the model's state remains
-    from_seed = loaded is None and (config.temperature > 0 or slots is not None)
-    if config.random_seed is None and (from_seed or values["seed_from_book"]):
+    generator = None if values["load_state"] is None else clone.load_state(values["load_state"])
+    if "random_seed" in explicit:
+        generator = None  # --random-seed replaces the saved generator
+    decides = (generator is None and (config.temperature > 0 or pattern is not None)) or values["seed_from_book"]
+    if config.random_seed is None and decides:
         say(f"random seed: {random_seed}", err=True)
-    seed = read_seed(clone.vocabulary, book, random_seed, values)
-    settings = {**config.to_json(), "random_seed": None if loaded else random_seed, "count": count}
-    if slots is None:
-        settings |= {"stop": list(stops), "until_newline": values["until_newline"]}
+    settings = {**config.to_json(), "random_seed": None if generator else random_seed, "count": values["count"]}
+    if pattern is None:
+        settings |= {"stop": list(values["stops"]), "until_newline": values["until_newline"]}
     else:
-        settings |= {"pattern": slots, "separator": separator}
-    ends = [read_stop(clone.vocabulary, text, escapes=values["escapes"]) for text in stops]
-    ends += ["\n"] * values["until_newline"]
-    one = [loaded or generators(random_seed, 1)[0]]
-    drawing = partial(generators, random_seed) if count > 1 else lambda count, first: one
-    return Job(clone, config, seed, count, drawing, tuple(ends), slots, separator, settings, book)
+        settings |= {"pattern": pattern.slots, "separator": pattern.separator}
+    seed = read_seed(clone.vocabulary, book, random_seed, values)
+    stops = [read_stop(clone.vocabulary, text, escapes=values["escapes"]) for text in values["stops"]]
+    stops += ["\n"] * values["until_newline"]
+    drawing = drawing_of(random_seed, values["count"], generator)
+    return Job(clone, config, seed, values["count"], drawing, tuple(stops), pattern, settings, book)
+
+
+def drawing_of(random_seed: int, count: int, generator: np.random.Generator | None) -> Drawing:
+    """Return what gives samples their generators: a single sample has ``generator``, if there is one."""
+    from chargen.writing.sampler import generators
+
+    if count > 1:
+        return partial(generators, random_seed)
+    single = [generator or generators(random_seed, 1)[0]]
+    return lambda count, first: single
 
 
 def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
-    """Return what the clone, which has read the seed, draws: the pieces of all samples, mixed."""
-    if job.slots is not None:
-        from chargen.writing.pattern import fill, fill_all
+    """Return the interleaved pieces of all samples; the clone has read the seed."""
+    if job.pattern is not None:
+        from chargen.writing.pattern import fill_all
 
-        one = partial(fill, slots=job.slots, separator=job.separator, temperature=job.config.temperature)
-        return fill_all(job.clone, job.samples, one, job.drawing, stopping)
+        return fill_all(job.clone, job.samples, job.pattern, job.drawing, stopping)
     from chargen.writing.generate import Until, samples
     from chargen.writing.sampler import filters
 
-    until = Until(job.config.length, job.ends, stopping)
+    until = Until(job.config.length, job.stops, stopping)
     chosen = filters(job.config, job.clone.vocabulary)
     return samples(job.clone, job.samples, until, chosen, job.drawing if job.config.temperature else None)
 
 
-def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines | Reported:
-    """Return what shows samples in the form that was asked for."""
-    from chargen.writing.showing import JsonLines, Plain, Reported, Shaded
+def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines:
+    """Return the writer for the output format."""
+    from chargen.writing.showing import JsonLines, Plain, Shaded
 
-    compared = job.book if values["originality"] else None
     if values["as_json"]:
-        return JsonLines(out, job.seed, job.settings, None if compared is None else compared.compare)
-    plain = (Shaded if values["color"] else Plain)(out, "" if values["no_seed"] else job.seed, job.samples)
-    if compared is None:
-        return plain
-    return Reported(plain, lambda label, text: say(label + compared.report(text), err=True), job.samples)
+        compare = job.book.compare if job.book is not None and values["originality"] else None
+        return JsonLines(out, job.seed, job.settings, compare)
+    return (Shaded if values["color"] else Plain)(out, "" if values["no_seed"] else job.seed, job.samples)
+
+
+def tell_originality(job: Job, sample: int, text: str) -> None:
+    """Report on standard error how much of a sample is copied from the book."""
+    assert job.book is not None
+    label = f"{sample + 1} of {job.samples}: " if job.samples > 1 else ""
+    say(label + job.book.report(text), err=True)
+
+
+def refuse_together(explicit: set[str], count: int) -> None:
+    """Raise UsageError for options that can't be combined."""
+    if count > 1 and explicit & {"save_state", "load_state"}:
+        raise click.UsageError("a saved state is that of one sample: it does not go with --count")
+    if "separator" in explicit and "pattern" not in explicit:
+        raise click.UsageError("--separator is for --pattern")
+    for first, others in EXCLUDING.items():
+        if first in explicit and (both := explicit & others):
+            raise click.UsageError(f"{typed({first})} does not go with {typed(both)}")
 
 
 def refuse_expressions(config: SampleConfig) -> None:
-    """Refuse what can't be an expression of characters."""
+    """Raise UsageError if --allow or --forbid is not an expression for single characters."""
     from chargen.writing.sampler import expression
 
     for option, pattern in (("--allow", config.allow), ("--forbid", config.forbid)):
@@ -211,18 +240,71 @@ def refuse_expressions(config: SampleConfig) -> None:
             raise click.UsageError(str(error)) from None
 
 
-def read_slots(path: str, separator: str, vocabulary: Vocabulary) -> Slots:
-    """Read a pattern of characters that the model knows."""
+def open_book(values: dict[str, Any]) -> Book | None:
+    """Return the book, with its index for --originality; None if no option needs it."""
+    if not (values["originality"] or values["seed_from_book"]):
+        return None
+    from chargen.writing.originality import Book
+
+    book = Book(run_of(values["model"]))
+    if values["originality"]:
+        book.index()
+    return book
+
+
+def read_pattern(values: dict[str, Any], temperature: float, vocabulary: Vocabulary) -> Pattern | None:
+    """Read the pattern, if there is one, and check that the model knows its characters."""
+    path = values["pattern"]
+    if path is None:
+        return None
     from chargen.text.documents import decode
-    from chargen.writing.pattern import parse, refuse_unknown
+    from chargen.writing.pattern import Pattern, parse
 
     slots = parse(decode(read_file(path), path, option=None), path)
-    refuse_unknown(vocabulary, slots, separator)
-    return slots
+    pattern = Pattern(slots, values["separator"], temperature)
+    pattern.check(vocabulary)
+    return pattern
+
+
+def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, values: dict[str, Any]) -> str:
+    """Return the seed without the characters that the model doesn't know, with a warning of those."""
+    if values["seed_file"] is not None:
+        from chargen.text.documents import decode
+
+        data = read_file(values["seed_file"])
+        seed = decode(data, values["seed_file"], option=None) if data else ""
+    elif values["seed_from_book"] and book is not None:
+        seed = book.passage(BOOK_SEED, random_seed)
+    else:
+        seed = values["seed"] or ""
+    read, skipped = vocabulary.repair(seed)
+    if skipped:
+        hint = advice(skipped, escapes=values["escapes"] or values["seed"] is None)
+        if not read:
+            known = "".join(c for c in vocabulary.characters if c.isprintable() and not c.isspace())
+            raise ChargenError(
+                f"the model has never seen {named(skipped)}, and the seed has no other characters: "
+                f"give characters that it knows, such as {known[-NAMED:]}{hint}"
+            )
+        say(f"Warning: the model has never seen {named(skipped)}: left out of the seed{hint}", err=True)
+    return read
+
+
+def read_stop(vocabulary: Vocabulary, stop: str, *, escapes: bool) -> str:
+    """Return a stop text in the form (as given, NFC or NFD) that the model can write; warn if it can write none."""
+    from unicodedata import normalize
+
+    forms = stop, normalize("NFC", stop), normalize("NFD", stop)
+    stop = next((form for form in forms if all(c in vocabulary for c in form)), forms[1])
+    if unknown := "".join(c for c in dict.fromkeys(stop) if c not in vocabulary):
+        hint = advice(unknown, escapes=escapes)
+        shown = repr(stop if len(stop) < 40 else stop[:40] + "...")
+        say(f"Warning: --stop {shown} has no effect: the model never writes {named(unknown)}{hint}", err=True)
+    return stop
 
 
 def unescaped(text: str) -> str:
-    """Return a text with its escapes read; refuse what is none."""
+    """Return a text with its escapes replaced. Raises UsageError for a backslash that begins none of ESCAPES."""
 
     def read(found: re.Match[str]) -> str:
         plain, *codes = found.groups()
@@ -238,7 +320,7 @@ def unescaped(text: str) -> str:
 
 
 def named(characters: str) -> str:
-    """Name characters that the model does not know, the first of them if they are many."""
+    """Name the first NAMED of the characters, and say how many more there are."""
     from chargen.text.vocabulary import name
 
     more = f" and {len(characters) - NAMED} more" if len(characters) > NAMED else ""
@@ -246,111 +328,13 @@ def named(characters: str) -> str:
 
 
 def advice(unknown: str, *, escapes: bool) -> str:
-    """Say how to give what an unknown backslash may have been meant for."""
+    """Return a hint at -e, if an unknown backslash may have been meant as an escape."""
     return r"; with -e, \n is a line's end" if "\\" in unknown and not escapes else ""
 
 
-def read_stop(vocabulary: Vocabulary, stop: str, *, escapes: bool) -> str:
-    """Return a stop text as books have it, composed (NFC) or not; warn if the model never writes its characters."""
-    from unicodedata import normalize
-
-    forms = stop, normalize("NFC", stop), normalize("NFD", stop)
-    stop = next((form for form in forms if all(c in vocabulary for c in form)), forms[1])
-    if unknown := "".join(c for c in dict.fromkeys(stop) if c not in vocabulary):
-        hint = advice(unknown, escapes=escapes)
-        shown = repr(stop if len(stop) < 40 else stop[:40] + "...")
-        say(f"Warning: {shown} won't stop it: the model never writes {named(unknown)}{hint}", err=True)
-    return stop
-
-
-class Book:
-    """The text of a run, and its index, each opened once for all samples."""
-
-    def __init__(self, run: Run) -> None:
-        self.corpus = run.corpus()
-        self._cache = run.path / "originality.safetensors"
-
-    def index(self) -> None:
-        """Make ready to compare. Raises ChargenError for a book that is too long."""
-        from chargen.writing.originality import index
-
-        self._places = index(self.corpus, self._cache)
-
-    def compare(self, text: str) -> Originality:
-        """Return what of a text stands in the book."""
-        import numpy as np
-
-        from chargen.writing.originality import BLOCK, compare
-
-        encode = self.corpus.vocabulary.encode
-        ids = [encode(text[start : start + BLOCK]) for start in range(0, max(1, len(text)), BLOCK)]
-        return compare(np.concatenate(ids), self.corpus.ids, self._places)
-
-    def report(self, text: str) -> str:
-        """Say in two lines what of a text stands in the book."""
-        found = self.compare(text)
-        copied = text[found.start : found.start + found.longest]
-        shares = ", ".join(f"{n}: {'-' if share is None else f'{share:.1%}'}" for n, share in found.shares.items())
-        return (
-            f"longest stretch that stands in the book: {found.longest} characters, at character {found.place:,} of "
-            f"{len(self.corpus.ids):,}: {copied[:60]!r}{'...' if len(copied) > 60 else ''}\n"
-            f"sequences that stand in the book, by their length: {shares}"
-        )
-
-
-def refuse_together(asked: set[str], count: int) -> None:
-    """Refuse options that exclude each other."""
-    if count > 1 and asked & {"save_state", "load_state"}:
-        raise click.UsageError("a saved state is that of one sample: it does not go with --count")
-    if "separator" in asked and "pattern" not in asked:
-        raise click.UsageError("--separator is for --pattern")
-    for first, others in EXCLUDING.items():
-        if first in asked and (both := asked & others):
-            raise click.UsageError(f"{typed({first})} does not go with {typed(both)}")
-
-
-EXCLUDING = {
-    "seed": {"seed_file", "seed_from_book"},
-    "seed_file": {"seed_from_book"},
-    "pattern": {"length", "allow", "forbid", "top_k", "top_p", "min_p", "stops", "until_newline"},
-    "as_json": {"color", "no_seed"},
-    "interactive": {
-        *("pattern", "count", "as_json", "output", "stops", "until_newline", "originality", "save_state"),
-        *("color", "no_seed"),
-    },
-}
-
-
-def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, values: dict[str, Any]) -> str:
-    """Return the seed that was asked for, in the vocabulary's characters; warn of those that are left out."""
-    if values["seed_file"] is not None:
-        from chargen.text.documents import decode
-
-        data = read_file(values["seed_file"])
-        seed = decode(data, values["seed_file"], option=None) if data else ""
-    elif values["seed_from_book"] and book is not None:
-        from chargen.writing.originality import random_place
-
-        place = random_place(len(book.corpus.ids), BOOK_SEED, random_seed)
-        seed = vocabulary.decode(book.corpus.ids[place : place + BOOK_SEED])
-    else:
-        seed = values["seed"] or ""
-    read, skipped = vocabulary.repair(seed)
-    if skipped:
-        hint = advice(skipped, escapes=values["escapes"] or values["seed"] is None)
-        if not read:
-            known = "".join(c for c in vocabulary.characters if c.isprintable() and not c.isspace())
-            raise ChargenError(
-                f"the model has never seen {named(skipped)}, which is all there is in the seed: "
-                f"give characters that it knows, such as {known[-NAMED:]}{hint}"
-            )
-        say(f"Warning: the model has never seen {named(skipped)}: left out of the seed{hint}", err=True)
-    return read
-
-
 def converse(job: Job) -> int:
-    """Read lines and show what the model writes, until the input ends; return the exit code."""
-    with suppress(ImportError):  # not on Windows; there the console itself edits lines
+    """Read lines from standard input and write the model's answers until the input ends; return the exit code."""
+    with suppress(ImportError):  # Windows has no readline; its console edits lines
         import readline  # noqa: F401  - gives input() line editing and history
     from chargen.terminal import Clusters, shown
     from chargen.writing.interactive import Conversation
@@ -358,7 +342,7 @@ def converse(job: Job) -> int:
     if job.seed:
         job.clone.feed(job.seed)
     conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0])
-    say("Write a line, and the model goes on; /help tells more.")
+    say("Write a line, and the model continues; /help lists the commands.")
     while True:
         try:
             line = input("> ")
@@ -368,7 +352,7 @@ def converse(job: Job) -> int:
         except OSError as error:
             raise ChargenError(f"cannot read standard input: {error.strerror}") from None
         except UnicodeDecodeError:
-            say("that line is not UTF-8: nothing was read", err=True)
+            say("the line is not UTF-8: it was ignored", err=True)
             continue
         except KeyboardInterrupt:
             say()
@@ -382,7 +366,7 @@ def converse(job: Job) -> int:
                     if isinstance(said, str):
                         say(said)
                         continue
-                    stopped = bool(stop.signal)  # asked once: a signal may come while this is written
+                    stopped = bool(stop.signal)  # read once: a signal may come while this is written
                     ended = stopped or said.stopped_by is not None
                     whole = clusters.add(said.text, said.nats) + (clusters.release() if ended else [])
                     click.echo(shown("".join(c for c, _ in whole), sys.stdout), nl=ended, color=True)

@@ -7,36 +7,34 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, process
-from chargen.config import Execution, ModelConfig, TrainConfig
+from chargen.config import Execution, ModelConfig, TrainConfig, inherited, resumable
 
 if TYPE_CHECKING:
     from chargen.network.model import CharLM
-    from chargen.store.modelfile import ModelFile
-    from chargen.store.run import Run, RunConfig
-    from chargen.text.corpus import Advance, Corpus, Part
-    from chargen.text.streams import Streams
+    from chargen.store.run import Run
+    from chargen.text.corpus import Advance, Corpus
     from chargen.text.vocabulary import Vocabulary
-    from chargen.training.loop import Planned, Recovery, Validation
+    from chargen.training.jobs import Decision, Job
+    from chargen.training.loop import Planned, Record, Recovery, Validation
+    from chargen.training.plan import Request
 
 from chargen.commands.common import UNROLLS, Command, Stop, Texts, configured, options, quiet, say, typed
 from chargen.terminal import cut, fitted, width
 
-RESUMABLE = {*("resume", "files", "minutes", "epochs", "steps", "patience", "cache", "distribute")}  # what --resume has
-SHAPE = {"layers", "units", "embedding", "output_rank"}  # what --from doesn't
-OLD_TEXT = 100_000  # characters of the old text, at the most, that tell what was forgotten
-NOTES = 10  # on the text that are shown; a library may have very many
-SEEN = 1_000_000  # characters in which a seed to advise is looked for
-TASTE = 96  # characters written at each validation, or more where a terminal has room for them
+OLD_TEXT_CHARACTERS = 100_000  # of the parent's text, on which this run is compared with its parent
+LENGTHS = {"minutes", "epochs", "steps"}  # options that say how long a run is
+MOST_NOTES = 10  # about the text that are shown
+SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked for
+PREVIEW_CHARACTERS = 96  # written at each validation, or more where the terminal is wider
 
 
 @click.command(
@@ -55,19 +53,19 @@ TASTE = 96  # characters written at each validation, or more where a terminal ha
 @click.argument("files", nargs=-1, type=Texts())
 @options(ModelConfig, planning=True)
 @options(TrainConfig, planning=True)
-@click.option("--run", type=click.Path(path_type=Path), help="Folder for the run. [default: runs/<name of the text>]")
+@click.option("--run", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/<name of the text>]")
 @click.option(
     "--from",
     "parent",
     type=click.Path(exists=True, path_type=Path),
-    help="A run or a model file to begin from; characters that are new to it are added.",
+    help="A run or model file to start from; its vocabulary is extended by new characters.",
 )
 @click.option(
     "--resume",
     is_flag=False,
     flag_value="",
     metavar="[RUN]",
-    help="Go on with a run where it stopped, bit for bit; without RUN, the newest.",
+    help="Continue a stopped run, bit for bit; without RUN, the newest.",
 )
 @click.pass_context
 def train(
@@ -81,119 +79,130 @@ def train(
 ) -> None:
     """Train a model on FILES: texts, compressed or not, folders, patterns, or - for standard input.
 
-    Each file is a document, where the LSTM's state restarts. Without FILES it is the book that ships with chargen. What
-    comes of it is a run: a folder with the best model, a checkpoint, the configuration and the metrics. Ctrl-C stops
-    after the step it is at; --resume goes on from there.
+    Each file is a document, and the LSTM's state is reset where a document begins. Without FILES it trains on the book
+    that ships with chargen. The result is a run: a folder with the best model, a checkpoint, the configuration and the
+    metrics. Ctrl-C stops after the current step; --resume continues from there.
     """
-    asked = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
-    if len(lengths := asked & {"minutes", "epochs", "steps"}) > 1:
-        raise click.UsageError(f"{typed(lengths)} exclude each other: give one of them")
-    if resume is not None and (refused := asked - RESUMABLE):
-        raise click.UsageError(f"{typed(refused)} can't be changed on --resume: the run keeps its own")
-    if parent is not None and (shape_asked := asked & SHAPE):
-        raise click.UsageError(f"{typed(shape_asked)} can't be changed with --from: the model keeps its own")
-    from chargen.files.disk import temporary
-    from chargen.store.run import Run, newest, refuse_taken
-    from chargen.text.streams import Streams
-
     began = time.monotonic()
-    if values["cache"] is not None:
-        values["cache"] = os.path.abspath(values["cache"])  # noqa: PTH100  # a link keeps its name
-    training, shape = configured(TrainConfig, values), configured(ModelConfig, values)
-    chief, replicas = machines(training.distribute)
-    if chief and run is not None:
+    explicit = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+    refuse_together(explicit)
+    request = request_of(explicit, files, parent, resume, values)
+    chief, replicas = machines(request.train.distribute)
+    if run is not None and chief:
+        from chargen.store.run import refuse_taken
+
         refuse_taken(run)
-    if resume is not None and not lengths and training.distribute != "workers":
-        old = Run(Path(resume) if resume else newest())
-        if nothing_left(old, old.path):
+    if request.resume is not None and not explicit & LENGTHS and request.train.distribute != "workers":
+        from chargen.store.run import Run
+
+        if nothing_left(Run(request.resume)):  # without its text, which may be gone
             return
-    # The chief decides all there is to decide; the others get it with the run.
-    chosen = decide(files, parent, resume, shape, training, asked, replicas) if chief else None
-    reason = "as the run began"
+    decision = decide(request, replicas) if chief else None  # the chief decides, and other workers get its run
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
+        execution, reason = set_up(request, decision, replicas)
+        if decision is not None and decision.run is not None:
+            stack.enter_context(decision.run.lock())
         with quiet():
-            from chargen.network.model import CharLM
-            from chargen.network.unroll import choose, own_process
             from chargen.training import distribute
 
-            if chosen is None:  # the threads are a worker's own
-                execution, reason = choose(training, replicas)[0], "as the chief chose"
-            elif chosen.run is None:
-                execution, reason = choose(chosen.config.train, replicas)
-            else:
-                execution = chosen.config.execution
-            if process.owned():
-                own_process(execution)
-        if chosen is not None and chosen.run is not None:
-            stack.enter_context(chosen.run.lock())
-        with quiet():
-            stack.enter_context(distribute.strategy(training.distribute).scope())
-        # A new run is made when all workers are there, and removed again unless they all come to training.
-        known = chosen.run.path if chosen is not None and chosen.run is not None else None
-        with distribute.together(known), beginning(chosen, run, execution) as own:
-            opened, path = distribute.same_run(own, own.path if own else stack.enter_context(temporary()))
-            config = opened.config
-            text = chosen.text if chosen else same_text(opened, files, training)
-            part, validation = text.split(config.train)
-            streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
-            with quiet():
-                size, seed = len(text.vocabulary), config.train.random_seed
-                model = CharLM(size, config.model, seed, config.execution, part.log_shares(size))
-        if resume is not None and nothing_left(opened, path):
+            stack.enter_context(distribute.strategy(request.train.distribute).scope())
+        job, model, path = arrange(stack, request, decision, run, execution)
+        if resume is not None and nothing_left(job.run, path):
             return
-        if own is not None and resume is None:
-            stack.enter_context(own.lock())
+        if resume is None and chief:
+            stack.enter_context(job.run.lock())
         stack.enter_context(distribute.together(path))
-        show_plan(path, config, text, streams, reason, chosen.why if chosen else "")
-        finished = show_training(model, opened, text, streams, validation, stop, began)
-    told = quote(str(path))
-    if finished and chief and config.parent is not None:
-        say(old_text(Path(config.parent), path), indent=10)
-    if finished:
-        from chargen.writing.generate import seed_of
-
-        begin = seed_of(text.vocabulary.decode(part.ids[:SEEN]))
-        advised = f" --seed {quote(begin)}" if begin else ""
-        say(f"done; write with: chargen sample --model {told}{advised}", indent=None)
-    else:
-        say(f"stopped; go on with: chargen train --resume {told}", indent=None)
+        show_plan(job, path, reason, decision.reason if decision else "")
+        finished = show_training(job, model, stop, began)
+    conclude(job, path, finished=finished, chief=chief)
     if stop.signal:
         ctx.exit(128 + stop.signal)
 
 
-class Chosen(NamedTuple):
-    """What the chief has decided."""
-
-    run: Run | None  # that is to go on; a new one is still to be made
-    config: RunConfig
-    text: Corpus
-    why: str  # it has the sizes it has
-    parent: ModelFile | None = None  # that a new run begins from
-
-
-@contextmanager
-def beginning(chosen: Chosen | None, path: Path | None, execution: Execution) -> Iterator[Run | None]:
-    """Yield the chief's run, None in other workers; a new one is removed again if what is done meanwhile fails."""
-    from chargen.store.run import Run
-
-    if chosen is None:
-        yield None
-        return
-    config = replace(chosen.config, execution=execution)
-    if chosen.run is not None:
-        chosen.run.reconfigure(config)
-        yield chosen.run
-        return
-    with Run.begin(path, config, chosen.text, chosen.parent) as run:
-        yield run
+def refuse_together(explicit: set[str]) -> None:
+    """Refuse options that exclude each other."""
+    if len(lengths := explicit & LENGTHS) > 1:
+        raise click.UsageError(f"{typed(lengths)} exclude each other: give one of them")
+    if "resume" in explicit and (refused := explicit - {"resume", "files"} - resumable()):
+        raise click.UsageError(f"{typed(refused)} cannot be changed with --resume: the run keeps its own")
+    if "parent" in explicit and (refused := explicit & inherited()):
+        raise click.UsageError(f"{typed(refused)} cannot be changed with --from: the model keeps its own")
 
 
-def nothing_left(run: Run, path: Path) -> bool:
-    """Tell whether a run is finished, and if so, say what can be done with it."""
+def request_of(
+    explicit: set[str], files: tuple[str, ...], parent: Path | None, resume: str | None, values: dict[str, Any]
+) -> Request:
+    """Return what the command line asks for."""
+    from chargen.store.run import newest
+    from chargen.training.plan import Request
+
+    if values["cache"] is not None:
+        values["cache"] = os.path.abspath(values["cache"])  # noqa: PTH100  # resolve() would follow links
+    old = None if resume is None else Path(resume) if resume else newest()
+    return Request(configured(ModelConfig, values), configured(TrainConfig, values), explicit, files, parent, old)
+
+
+def machines(distribute: str) -> tuple[bool, int]:
+    """Return whether this process is the chief, and the number of replicas among which each batch is divided."""
+    if distribute == "none":
+        return True, 1
+    with quiet():
+        from chargen.training.distribute import replicas, this_worker
+
+        return this_worker(distribute).rank == 0, replicas(distribute)
+
+
+def decide(request: Request, replicas: int) -> Decision:
+    """Decide how a run is trained, with a progress bar while its text is read."""
+    from chargen.training import jobs
+
+    with reading() as advance:
+        return (jobs.new if request.resume is None else jobs.resume)(request, replicas, advance)
+
+
+def set_up(request: Request, decision: Decision | None, replicas: int) -> tuple[Execution, str]:
+    """Load TensorFlow and give it its threads; return the execution and the reason for it."""
+    with quiet():
+        from chargen.network.execution import choose, own_process
+
+        if decision is None:  # the threads are the worker's own
+            execution, reason = choose(request.train, replicas)[0], "as the chief chose"
+        elif decision.run is None:
+            execution, reason = choose(decision.config.train, replicas)
+        else:
+            execution, reason = decision.config.execution, "as the run began"
+        if process.owned():
+            own_process(execution)
+    return execution, reason
+
+
+def arrange(
+    stack: ExitStack, request: Request, decision: Decision | None, path: Path | None, execution: Execution
+) -> tuple[Job, CharLM, Path]:
+    """Return the job, its model, and the chief's path of the run.
+
+    A new run is made when all workers have joined. It is removed again unless they all come to the training.
+    """
+    from chargen.files.disk import temporary
+    from chargen.training import distribute
+    from chargen.training.jobs import Job, worker_corpus
+
+    known = decision.run.path if decision is not None and decision.run is not None else None
+    with ExitStack() as joining:
+        joining.enter_context(distribute.together(known))
+        own = None if decision is None else joining.enter_context(decision.begin(path, execution))
+        run, path = distribute.broadcast_run(own, own.path if own else stack.enter_context(temporary()))
+        job = Job.of(run, decision.corpus if decision else worker_corpus(run, request))
+        with quiet():
+            return job, job.model(), path
+
+
+def nothing_left(run: Run, path: Path | None = None) -> bool:
+    """Return whether a run is finished and gets no new schedule; if so, say what can be done with it."""
     from chargen.store.run import Progress
 
-    checkpoint = run.checkpoint()
+    path, checkpoint = path or run.path, run.checkpoint()
     if checkpoint is None or not run.finished(progress := Progress.of(checkpoint)):
         return False
     say(f"{path} is finished, at step {progress.step:,}: there is nothing left to do")
@@ -201,66 +210,9 @@ def nothing_left(run: Run, path: Path) -> bool:
     return True
 
 
-def machines(distribute: str) -> tuple[bool, int]:
-    """Return whether this process is the chief, and over how many replicas each batch is divided."""
-    if distribute == "none":
-        return True, 1
-    with quiet():
-        from chargen.training.distribute import place, replicas
-
-        return place(distribute).number == 0, replicas(distribute)
-
-
-def decide(
-    files: tuple[str, ...],
-    parent: Path | None,
-    resume: str | None,
-    shape: ModelConfig,
-    training: TrainConfig,
-    asked: set[str],
-    replicas: int,
-) -> Chosen:
-    """Plan a new run, or how an old one goes on."""
-    from chargen.store.modelfile import ModelFile
-    from chargen.store.run import Run, find_model, newest
-    from chargen.text import corpus
-    from chargen.text.documents import STANDARD_INPUT
-    from chargen.text.streams import Streams
-    from chargen.training import plan
-
-    if resume is not None:
-        run = Run(Path(resume) if resume else newest())
-        if "cache" in asked:
-            run.config = replace(run.config, train=replace(run.config.train, cache=training.cache))
-        with reading() as advance:
-            text = run.corpus(files, advance)
-        config = plan.resume(run, text, training, asked, replicas)
-        run.metrics()  # damaged ones are told of before TensorFlow is waited for
-        if files and STANDARD_INPUT not in files:
-            config = replace(config, files=text.files)
-        return Chosen(run, config, text, "")
-    old = None if parent is None else ModelFile.read(find_model(parent)).for_training()
-    known = None if old is None else old.vocabulary
-    with reading() as advance:
-        text = corpus.read(files, training, known, corpus.cache_folder(training), advance)
-    speed = replicas * plan.machine(training)
-    if parent is not None and old is not None:
-        config = plan.plan(text, old.config, training, asked | SHAPE, speed, replicas)
-        config = replace(config, parent=str(find_model(parent).resolve()), known=known)
-    else:
-        config = plan.plan(text, shape, training, asked, speed, replicas)
-    part, _ = text.split(config.train)
-    try:
-        Streams(part.ids, config.train.batch_size, config.train.seq_length)
-    except ChargenError as error:  # of a text that is too short
-        raise ChargenError(f"{text.name}: {error}") from None
-    why = "" if old is not None or "units" in asked else plan.reason(config, text, speed)
-    return Chosen(None, config, text, why, old)
-
-
 @contextmanager
 def reading() -> Iterator[Advance]:
-    """Show that a text is being read, if it takes long; yield what is to be called with the characters that were."""
+    """Show a progress bar if reading takes long; yield the function to call with the number of characters just read."""
     from tqdm import tqdm
 
     with tqdm(
@@ -269,39 +221,24 @@ def reading() -> Iterator[Advance]:
         yield bar.update
 
 
-def same_text(run: Run, files: tuple[str, ...], training: TrainConfig) -> Corpus:
-    """Return the text of the chief's run, as a worker finds it, in ``files`` if it is there that it has it."""
-    from chargen.text.documents import STANDARD_INPUT
-
-    run.config = replace(run.config, train=replace(run.config.train, cache=training.cache))  # a worker's own
-    try:
-        return run.corpus(() if STANDARD_INPUT in files else files)
-    except ChargenError as error:
-        raise ChargenError(f"this worker hasn't got the chief's text: {error}") from None
-
-
-def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, reason: str, why: str) -> None:
-    """Say what was read, what was chosen, and what will be done."""
-    from chargen.store.modelfile import weight_shapes
-
+def show_plan(job: Job, path: Path, reason: str, why: str) -> None:
+    """Say what was read, what was chosen and why, and what will be done."""
+    corpus, streams, config = job.corpus, job.streams, job.run.config
     model, training, execution = config.model, config.train, config.execution
-    held_out = len(corpus.split(training)[1].ids)
-    parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
-    for note in corpus.notes[:NOTES]:
+    for note in corpus.notes[:MOST_NOTES]:
         say(note)
-    if len(corpus.notes) > NOTES:
-        say(f"... and so on, {len(corpus.notes):,} notes in all")
-    rank = f", a last layer of rank {model.output_rank}" if model.output_rank else ""
+    if len(corpus.notes) > MOST_NOTES:
+        say(f"... {len(corpus.notes):,} notes in all")
     length = f"{training.minutes} minutes" if config.stop is None else f"{config.stop - config.start:,} steps"
     documents = f" in {len(corpus.starts):,} documents" if len(corpus.starts) > 1 else ""
     lines = {
         "text": f"{corpus.name}: {len(corpus.ids):,} characters{documents}, {len(corpus.vocabulary)} distinct; "
-        f"the last {held_out:,} are for validation",
-        "model": f"{model.layers} x {model.units} LSTM{rank}, {parameters:,} parameters",
+        f"the last {len(job.validation.ids):,} are for validation",
+        "model": model_line(model, corpus),
         "sizes": why,
         "training": f"{training.batch_size} streams x {training.seq_length} characters, {streams.windows:,} steps an "
         f"epoch, {length}; the last {streams.dropped:,} characters are not read",
-        "recipe": f"learning rate {training.learning_rate:g}, {blanked_line(training)}",
+        "recipe": f"learning rate {training.learning_rate:g}, {dropout_line(training)}",
         "computing": f"{execution.precision} by {UNROLLS[execution.unroll]}, {execution.threads} threads ({reason})",
         "run": str(path),
     }
@@ -310,68 +247,116 @@ def show_plan(path: Path, config: RunConfig, corpus: Corpus, streams: Streams, r
             say(f"{title:9} {line}", indent=10)
 
 
-def blanked_line(training: TrainConfig) -> str:
-    """Return, in a line, what is blanked while a model learns, as far as it is known."""
-    shares = {"dropout": training.dropout, "weight drop": training.weight_drop}
-    known = [f"{name} {share:g}" for name, share in shares.items() if share is not None]
-    later = " and ".join(name for name, share in shares.items() if share is None)
+def model_line(model: ModelConfig, corpus: Corpus) -> str:
+    """Return the shape and the number of parameters of a model, in a line."""
+    from chargen.store.modelfile import weight_shapes
+
+    parameters = sum(prod(shape) for shape in weight_shapes(len(corpus.vocabulary), model).values())
+    rank = f", an output layer of rank {model.output_rank}" if model.output_rank else ""
+    return f"{model.layers} x {model.units} LSTM{rank}, {parameters:,} parameters"
+
+
+def dropout_line(training: TrainConfig) -> str:
+    """Return the dropout rates, in a line, as far as they are known."""
+    rates = {"dropout": training.dropout, "weight drop": training.weight_drop}
+    known = [f"{name} {rate:g}" for name, rate in rates.items() if rate is not None]
+    later = " and ".join(name for name, rate in rates.items() if rate is None)
     return ", ".join([*known, f"{later} when the speed is known"] if later else known)
 
 
-def show_training(
-    model: CharLM, run: Run, corpus: Corpus, streams: Streams, validation: Part, stop: Stop, began: float
-) -> bool:
-    """Train until the run is finished or is told to stop; show a progress bar, a table and what the model writes.
+def show_training(job: Job, model: CharLM, stop: Stop, began: float) -> bool:
+    """Train until the run is finished or told to stop; show a progress bar, a table and previews.
 
     Returns whether the run is finished.
     """
-    from tqdm import tqdm
-
     from chargen.store.run import Progress
-    from chargen.training.loop import Planned, Recovery, Step, Validation, train
+    from chargen.training.loop import Session, train
 
-    window = streams.batch_size * streams.seq_length
-    before = corpus.vocabulary.decode(validation.ids[:TASTE])
-    titled = False
-    bar = tqdm(
-        total=None if run.config.stop is None else run.config.stop * window,
-        bar_format="{desc}|{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
-        unit=" characters",
-        unit_scale=True,
-        disable=None,  # where standard error is no terminal
-        leave=False,
-    )
-    training = train(model, corpus.vocabulary, streams, validation, run, began, lambda: bool(stop.signal))
-    with bar, closing(training) as records:
+    training = train(Session(job, model), lambda: bool(stop.signal), began)
+    with Screen(job, model) as screen, closing(training) as records:
         for record in records:
-            if isinstance(record, Step):
-                if not bar.n:
-                    bar.initial = bar.n = bar.last_print_n = (record.step - 1) * window
-                bar.set_description_str(f"epoch {record.epoch:.2f}  {record.bpc:.3f} bpc", refresh=False)
-                bar.update(record.step * window - bar.n)
-            elif isinstance(record, Planned):
-                bar.total = record.stop * window
-                bar.write(fitted(planned_line(record, run.config.train), sys.stdout, indent=10), file=sys.stdout)
-            elif isinstance(record, Validation):
-                if not titled:
-                    bar.write(TITLES, file=sys.stdout)
-                    titled = True
-                bar.write(table_line(record), file=sys.stdout)
-                told = taste(model, corpus.vocabulary, before, record, max(TASTE, width(sys.stdout)))
-                bar.write(cut(f"  {told}", sys.stdout), file=sys.stdout)
-            elif isinstance(record, Recovery):
-                bar.write(fitted(recovery_line(record), sys.stdout), file=sys.stdout)
-            sys.stdout.flush()
-    checkpoint = run.checkpoint()
-    return checkpoint is not None and run.finished(Progress.of(checkpoint))
+            screen.show(record)
+    checkpoint = job.run.checkpoint()
+    return checkpoint is not None and job.run.finished(Progress.of(checkpoint))
+
+
+class Screen:
+    """What the terminal shows of a training: a progress bar, and above it a table with previews."""
+
+    def __init__(self, job: Job, model: CharLM) -> None:
+        from tqdm import tqdm
+
+        self._job, self._model, self._titled = job, model, False
+        self._window = job.streams.batch_size * job.streams.seq_length
+        stop = job.run.config.stop
+        self._bar = tqdm(
+            total=None if stop is None else stop * self._window,
+            bar_format="{desc}|{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
+            unit=" characters",
+            unit_scale=True,
+            disable=None,  # where standard error is not a terminal
+            leave=False,
+        )
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, record: Record) -> None:
+        """Show a record of the training."""
+        from chargen.training.loop import Planned, Step, Validation
+
+        if isinstance(record, Step):
+            self._advance(record.step, f"epoch {record.epoch:.2f}  {record.bpc:.3f} bpc")
+        elif isinstance(record, Planned):
+            self._bar.total = record.stop * self._window
+            self._write(fitted(planned_line(record, self._job.run.config.train), sys.stdout, indent=10))
+        elif isinstance(record, Validation):
+            if not self._titled:
+                self._write(TITLES)
+                self._titled = True
+            self._write(table_line(record))
+            vocabulary = self._job.corpus.vocabulary
+            before = vocabulary.decode(self._job.validation.ids[:PREVIEW_CHARACTERS])
+            text = preview(self._model, vocabulary, before, record, max(PREVIEW_CHARACTERS, width(sys.stdout)))
+            self._write(cut(f"  {text}", sys.stdout))
+        else:
+            self._write(fitted(recovery_line(record), sys.stdout))
+        sys.stdout.flush()
+
+    def _advance(self, step: int, description: str) -> None:
+        bar = self._bar
+        if not bar.n:  # a resumed run starts where it stopped
+            bar.initial = bar.n = bar.last_print_n = (step - 1) * self._window
+        bar.set_description_str(description, refresh=False)
+        bar.update(step * self._window - bar.n)
+
+    def _write(self, line: str) -> None:
+        self._bar.write(line, file=sys.stdout)
+
+
+def conclude(job: Job, path: Path, *, finished: bool, chief: bool) -> None:
+    """Say what can be done next."""
+    if not finished:
+        say(f"stopped; go on with: chargen train --resume {quote(str(path))}", indent=None)
+        return
+    if chief and job.run.config.parent is not None:
+        say(old_text(Path(job.run.config.parent), path), indent=10)
+    from chargen.writing.generate import seed_of
+
+    seed = seed_of(job.corpus.vocabulary.decode(job.training.ids[:SEED_CHARACTERS]))
+    suggested = f" --seed {quote(seed)}" if seed else ""
+    say(f"done; write with: chargen sample --model {quote(str(path))}{suggested}", indent=None)
 
 
 def old_text(parent: Path, run: Path) -> str:
-    """Return, in a line, how well the model that a run began from predicts its own text, and how well this one does."""
+    """Return, in a line, how well the parent of a run and the run predict the validation text of the parent."""
     from chargen.bits import bits
     from chargen.config import TrainConfig
+    from chargen.network.execution import choose
     from chargen.network.model import CharLM
-    from chargen.network.unroll import choose
     from chargen.store.run import Run, open_model
     from chargen.training.evaluate import in_order, score
 
@@ -380,16 +365,16 @@ def old_text(parent: Path, run: Path) -> str:
         owner = Run(parent.parent)
         corpus = owner.corpus()
     except ChargenError as error:
-        return f"old text  not compared, as it can't be read: {error}"
+        return f"old text  not compared: it cannot be read: {error}"
     ids, starts = corpus.split(owner.config.train)[1]
-    ids, starts = ids[:OLD_TEXT], starts[starts < OLD_TEXT]
+    ids, starts = ids[:OLD_TEXT_CHARACTERS], starts[starts < OLD_TEXT_CHARACTERS]
     nats = []
     for file in (before, after):
         execution, _ = choose(TrainConfig(precision="float32"))
         lm = CharLM.of(file, execution)
         nats.append(score(corpus.vocabulary.decode(ids), file.vocabulary, in_order(lm), starts).nats_per_character)
     return (
-        f"old text  {corpus.name}, {len(ids):,} characters of its validation: {bits(nats[0]):.3f} bpc before, "
+        f"old text  {corpus.name}, {len(ids):,} characters of its validation text: {bits(nats[0]):.3f} bpc before, "
         f"{bits(nats[1]):.3f} now"
     )
 
@@ -400,17 +385,17 @@ TITLES = """\
 
 
 def planned_line(planned: Planned, training: TrainConfig) -> str:
-    """Return, in a line, how long the training will be, now that the speed is known."""
+    """Return, in a line, how long the training will be at the measured speed."""
     return (
         f"time      {planned.characters_per_second:,.0f} characters a second: {planned.stop:,} steps, "
-        f"{planned.epochs:.1f} epochs; {blanked_line(training)}"
+        f"{planned.epochs:.1f} epochs; {dropout_line(training)}"
     )
 
 
 def recovery_line(recovery: Recovery) -> str:
-    """Return, in a line, from where training goes on after a step that failed."""
+    """Return, in a line, where training goes on after it diverged."""
     return (
-        f"step {recovery.failed:,} gave a loss that is not finite: back to step {recovery.step:,}, with "
+        f"the loss of step {recovery.failed:,} is not finite: back to step {recovery.step:,}, with "
         f"{recovery.factor:g} of the learning rate"
     )
 
@@ -426,8 +411,8 @@ def table_line(validation: Validation) -> str:
     )
 
 
-def taste(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
-    """Return a line of what the model, just validated, goes on with after the text ``before``."""
+def preview(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
+    """Return, in a line, how the model that was just validated continues the text ``before``."""
     from chargen.store.modelfile import ModelFile, with_temperature
     from chargen.writing.clone import Clone
 

@@ -1,11 +1,11 @@
-"""Exports: a trained model in other formats, at batch size 1, the state an input and an output where it can be.
+"""Exports: a trained model in other formats, at batch size 1, with the state as input and output where possible.
 
 A format NAME is the module ``export/NAME.py`` with
 
-- ``write(export, path)``, which writes the artefact, a file or a folder, at a path that is free;
-- ``prove(path, evidence)``, which loads it again in its own runtime, compares it with the clone, and returns what was
-  found as lines for people; it raises ChargenError where the two differ;
-- ``NOTE``, the Python that loads the artefact and steps through it: a `string.Template` of ``name`` and ``seed``.
+- ``write(export, path)``, which writes the artefact, a file or a folder, to a new path;
+- ``verify(path, reference)``, which loads the artefact in its own runtime, compares it with the clone, and returns the
+  results as lines for people; it raises ChargenError if the two do not agree;
+- ``NOTE``, Python that loads the artefact and steps through it: a `string.Template` with ``name`` and ``seed``.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from chargen import ChargenError, __version__
 from chargen.files import disk
 
-if TYPE_CHECKING:  # the command's help reads this module, and is not to wait for NumPy
-    from chargen.export.proof import Evidence
+if TYPE_CHECKING:  # the command's help imports this module, and must not wait for NumPy
+    from chargen.export.verify import Reference
     from chargen.store.modelfile import ModelFile
 
 
 class Format(NamedTuple):
-    """What is known of a format without loading what it takes."""
+    """The properties of a format that are known without importing its packages."""
 
     suffix: str
     runs_on: str
-    quantizations: tuple[str, ...] = ("none",)  # how its weights can be written, the default first
-    packages: tuple[str, ...] = ()  # what it takes beyond chargen's own needs ..
-    extra: str = ""  # .. and the extra that installs it
+    quantizations: tuple[str, ...] = ("none",)  # of its weights; the first is the default
+    packages: tuple[str, ...] = ()  # that it needs beyond chargen's own ..
+    extra: str = ""  # .. and the extra that installs them
     snippet: bool = True  # whether NOTE is Python
 
     @property
@@ -58,22 +58,22 @@ QUANTIZATIONS = tuple(dict.fromkeys(numbers for form in FORMATS.values() for num
 
 
 class Module(Protocol):
-    """What a format's module has."""
+    """The members of a format's module."""
 
     NOTE: str
 
     def write(self, export: Export, path: Path) -> None:
         """Write the artefact."""
 
-    def prove(self, path: Path, evidence: Evidence) -> list[str]:
+    def verify(self, path: Path, reference: Reference) -> list[str]:
         """Compare the artefact with the clone."""
 
 
 def check(name: str) -> None:
-    """Raise ChargenError that says what to install, if a format can't be written here."""
+    """Raise ChargenError, with the command that installs them, if packages of a format are missing."""
     if missing := FORMATS[name].missing:
         raise ChargenError(
-            f"{name} takes {' and '.join(missing)}: install with pip install 'chargen[{FORMATS[name].extra}]'"
+            f"{name} needs {' and '.join(missing)}: install with pip install 'chargen[{FORMATS[name].extra}]'"
         )
 
 
@@ -85,7 +85,7 @@ def module(name: str) -> Module:
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written: a model, under a name, in a format."""
+    """A model to be written, under a name, in a format."""
 
     model: ModelFile
     name: str
@@ -94,9 +94,9 @@ class Export:
 
     @property
     def filename(self) -> str:
-        """``book.onnx``, ``book.int8.onnx``: numbers that are the format's default are not named.
+        """The name of the artefact: ``book.onnx``, or ``book.int8.onnx`` if int8 is not the format's default.
 
-        It can stand as it is in a shell's line and in a Python string: other characters of the name become hyphens.
+        It needs no quoting in a shell or a Python string: other characters of the model's name become hyphens.
         """
         form = FORMATS[self.format]
         marked = "" if self.quantize == form.quantizations[0] else f".{self.numbers}"
@@ -105,12 +105,12 @@ class Export:
 
     @property
     def numbers(self) -> str:
-        """What the weights are written as."""
+        """The type of the numbers that the weights are written as."""
         return "float32" if self.quantize == "none" else self.quantize
 
     @property
     def about(self) -> dict[str, Any]:
-        """All that makes the artefact describe itself: vocabulary, configuration and training summary."""
+        """The metadata in the artefact: vocabulary, configuration and training summary."""
         summary: Mapping[str, Any] = self.model.summary
         return {
             "chargen": __version__,
@@ -124,18 +124,18 @@ class Export:
 
     @property
     def json(self) -> str:
-        """`about` as JSON in ASCII."""
+        """The metadata as JSON in ASCII."""
         return json.dumps(self.about, sort_keys=True)
 
     @property
     def seed(self) -> str:
-        """A text that the model can read, for examples."""
+        """A text in the model's vocabulary, for examples."""
         vocabulary = self.model.vocabulary
         return vocabulary.repair("The")[0] or vocabulary.characters[-1]
 
     @property
     def note(self) -> str:
-        """How to load the artefact and step through it, in Markdown."""
+        """Markdown that explains how to load the artefact and step through it."""
         form, note = FORMATS[self.format], Template(module(self.format).NOTE)
         text = note.substitute(name=self.filename, seed=json.dumps(self.seed, ensure_ascii=False)).strip()
         shape = self.model.config
@@ -146,11 +146,11 @@ class Export:
         return heading + (f"```python\n{text}\n```\n" if form.snippet else text + "\n")
 
 
-def export(wanted: Export, folder: Path, evidence: Evidence, *, force: bool = False) -> tuple[Path, list[str]]:
-    """Write an export into a folder, prove it, and return its path and what the proof found.
+def export(wanted: Export, folder: Path, reference: Reference, *, force: bool = False) -> tuple[Path, list[str]]:
+    """Write an export into a folder and verify it; return its path and the results of the verification.
 
-    The artefact and its note, ``<artefact>.md``, appear after the proof and whole; without it there is nothing. Raises
-    ChargenError if the artefact exists and ``force`` is not given, or if the proof fails.
+    The artefact and its note, ``<artefact>.md``, appear in the folder only when they are complete and verified. Raises
+    ChargenError if the artefact exists and ``force`` is not given, or if it does not agree with the model.
     """
     path = folder / wanted.filename
     note = folder / f"{path.name}.md"
@@ -158,7 +158,7 @@ def export(wanted: Export, folder: Path, evidence: Evidence, *, force: bool = Fa
     try:
         with disk.made(folder), disk.temporary(folder) as work:
             module(wanted.format).write(wanted, work / path.name)
-            found = module(wanted.format).prove(work / path.name, evidence)
+            found = module(wanted.format).verify(work / path.name, reference)
             (work / note.name).write_text(wanted.note, "utf-8")
             for target in (path, note):
                 put(work, target, force=force)
@@ -166,15 +166,15 @@ def export(wanted: Export, folder: Path, evidence: Evidence, *, force: bool = Fa
         raise ChargenError(f"{error.filename} exists and is left as it is: name another folder") from None
     except OSError as error:
         if error.filename and not Path(error.filename).is_relative_to(folder):
-            raise  # it is of what the proof reads
+            raise  # from a file that the verification reads
         raise ChargenError(f"{path} can't be written: {error.strerror or error}; name another folder") from None
     return path, found
 
 
 def put(work: Path, target: Path, *, force: bool) -> None:
-    """Move an artefact out of ``work`` into place. Without ``force`` it raises FileExistsError if the name is taken."""
+    """Move an artefact out of ``work`` into place. Raises FileExistsError if the name is taken, without ``force``."""
     old = work / f"{target.name}.old"
-    if force and target.is_dir():  # which a rename does not replace
+    if force and target.is_dir():  # a rename does not replace a folder
         disk.move(target, old)
         shutil.copymode(old, work / target.name)
     try:
@@ -185,12 +185,12 @@ def put(work: Path, target: Path, *, force: bool) -> None:
 
 
 def refuse(paths: list[Path], *, force: bool) -> None:
-    """Raise ChargenError if something is there already and is not to be replaced."""
+    """Raise ChargenError if one of the paths exists, unless ``force`` allows to replace it."""
     there = [path for path in paths if path.exists()]
     if there and not force:
         raise ChargenError(f"{there[0]} exists and is left as it is: replace it with --force, or name another folder")
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
+    """Return the size of a file, or of all files in a folder, in bytes."""
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

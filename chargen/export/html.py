@@ -1,7 +1,7 @@
 """A page that opens from disk in any browser: weights, vocabulary, LSTM and sampler in one HTML file.
 
-The weights are int8 with a scale for each row, a row being the weights of one number that a product gives (of one
-character in the embedding), or float32. The page computes in float32.
+The weights are float32, or int8 with a scale for each row of a matrix. A row holds the weights of one output of a
+product, or one character of the embedding. The page computes in float32.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chargen import ChargenError
 from chargen.export import Export
-from chargen.export.proof import GREEDY, LARGEST, Evidence, compare
+from chargen.export.verify import GREEDY_CHARACTERS, TOLERANCE, Reference, compare, disagreement
 from chargen.files.arrays import Arrays
 from chargen.store.modelfile import weight_shapes
 from chargen.text.vocabulary import LOOKALIKES, Vocabulary
 from chargen.writing.clone import Clone, Floats
 from chargen.writing.generate import opening
-from chargen.writing.shading import MOST, colours
+from chargen.writing.shading import LEVELS, colours
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-LONGEST = 60  # seconds that a browser gets to prove the page
+BROWSER_SECONDS = 60  # in which a browser must have verified the page
 
 NOTE = """
-Open $name in a browser: it needs no network and no server. It writes on from a text of yours, and tells at its top
-whether it computes what the model does.
+Open $name in a browser: it needs no network and no server. It continues your text, and shows at its top whether it
+computes what the model computes.
 
-From a script, in the page: `model.reset()`, then `logits = model.read(ids.get("T"))`, a character at a time;
-`characters[likeliest(logits)]` is what the model expects next.
+In a script of the page, `model.reset()` starts a text and `logits = model.read(ids.get("T"))` reads one character;
+`characters[likeliest(logits)]` is the most likely next character.
 """
 
 
@@ -49,19 +48,19 @@ def write(export: Export, path: Path) -> None:
     clone = Clone(unpacked(matrices, vectors, export.about), model.vocabulary)
     about = {
         **export.about,
-        "told": told(export),
+        "description": description(export),
         "seed": export.seed,
         "opening": opening(model.vocabulary),
         "lookalikes": LOOKALIKES,
-        "proof": proof_of(clone, export.seed),
+        "parity": parity_text(clone, export.seed),
     }
     here = files("chargen.export")
     page = here.joinpath("page.html").read_text("utf-8")
     parts = {
         "title": escape(export.name),
         "colours": colours(),
-        "most": str(MOST),
-        "about": json.dumps(about).replace("<", "\\u003c"),  # so that no text ends the script it stands in
+        "most": str(LEVELS),
+        "about": json.dumps(about).replace("<", "\\u003c"),  # so that no text can end its script element
         "product": encoded(here.joinpath("product.wasm").read_bytes()),
         "vectors": encoded(vectors.astype("<f4").tobytes()),
         "matrices": encoded(matrices.astype("<f4" if matrices.dtype == np.float32 else "i1").tobytes()),
@@ -70,12 +69,12 @@ def write(export: Export, path: Path) -> None:
 
 
 def encoded(data: bytes) -> str:
-    """Return bytes as text that JavaScript's atob reads."""
+    """Return bytes in base64, which JavaScript's atob reads."""
     return base64.b64encode(data).decode("ascii")
 
 
-def told(export: Export) -> str:
-    """Return a line about the model, for people."""
+def description(export: Export) -> str:
+    """Return a line that describes the model, for people."""
     config = export.model.config
     numbers = sum(prod(shape) for shape in weight_shapes(len(export.model.vocabulary), config).values())
     size = numbers * np.dtype(export.numbers).itemsize / 1e6
@@ -83,12 +82,12 @@ def told(export: Export) -> str:
     line += f"{size:,.1f} MB of {export.numbers} weights"
     bpc = export.model.summary.get("validation_bpc")
     if isinstance(bpc, float):
-        line += f", {bpc:.3f} bits per character" + (" before they were int8" if export.numbers == "int8" else "")
+        line += f", {bpc:.3f} bits per character" + " before the conversion to int8" * (export.numbers == "int8")
     return line
 
 
 def as_matrices(weights: Arrays, layers: int) -> list[tuple[Floats, Floats | None]]:
-    """Return embedding, LSTM layers and dense layer: a matrix with a row for each number it gives, and its bias."""
+    """Return a matrix, with a row for each output, and a bias for each of embedding, LSTM layers and dense layer."""
     found: list[tuple[Floats, Floats | None]] = [(weights["embedding"], None)]
     for n in range(layers):
         kernels = np.concatenate([weights[f"lstm_{n}/kernel"], weights[f"lstm_{n}/recurrent_kernel"]])
@@ -97,7 +96,7 @@ def as_matrices(weights: Arrays, layers: int) -> list[tuple[Floats, Floats | Non
 
 
 def packed(weights: Arrays, layers: int, *, int8: bool) -> tuple[npt.NDArray[Any], Floats]:
-    """Return all matrices' numbers, int8 or float32, one after the other, and the scales (int8) and biases of each."""
+    """Return the numbers of all matrices, int8 or float32, joined; and their scales (with int8) and biases, joined."""
     numbers, vectors = [], []
     for matrix, bias in as_matrices(weights, layers):
         if int8:
@@ -112,7 +111,7 @@ def packed(weights: Arrays, layers: int, *, int8: bool) -> tuple[npt.NDArray[Any
 
 
 def unpacked(numbers: npt.NDArray[Any], vectors: Floats, about: dict[str, Any]) -> dict[str, Floats]:
-    """Return the weights, by their names in a model file, as the page has them: what `packed` made, back in float32."""
+    """Return the weights of the page in float32, by their names in a model file: the inverse of `packed`."""
     characters, config = len(about["vocabulary"]), about["model"]
     embedding, units, layers = config["embedding"], config["units"], config["layers"]
     at = vector = 0
@@ -142,15 +141,15 @@ def unpacked(numbers: npt.NDArray[Any], vectors: Floats, about: dict[str, Any]) 
     return weights
 
 
-def proof_of(clone: Clone, seed: str) -> dict[str, Any]:
-    """Return a text, 200 characters that the clone goes on with greedily, and the places where it could say another.
+def parity_text(clone: Clone, seed: str) -> dict[str, Any]:
+    """Return the seed, the clone's greedy continuation of it by 200 characters, and the places of ties.
 
-    Those are the places where the two likeliest are closer than the difference that a proof allows.
+    At a tie the two most likely characters are closer than the tolerance, so either is right.
     """
     logits, text, ties = clone.feed(seed), "", []
-    for place in range(GREEDY):
+    for place in range(GREEDY_CHARACTERS):
         id = int(np.argmax(logits))
-        if (np.delete(logits, id) > logits[id] - LARGEST).any():
+        if (np.delete(logits, id) > logits[id] - TOLERANCE).any():
             ties.append(place)
         text += clone.vocabulary.characters[id]
         logits = clone.step(np.array([id]))[0]
@@ -158,7 +157,7 @@ def proof_of(clone: Clone, seed: str) -> dict[str, Any]:
 
 
 def load(path: Path) -> Clone:
-    """Read the weights out of a page; return their clone."""
+    """Return a clone with the weights of a page."""
     page = path.read_text("utf-8")
     parts = dict(re.findall(r'<script type="[\w/]+" id="(\w+)">(.*?)</script>', page))
     about = json.loads(parts["about"])
@@ -167,52 +166,44 @@ def load(path: Path) -> Clone:
     return Clone(unpacked(numbers, np.frombuffer(vectors, "<f4"), about), Vocabulary(about["vocabulary"]))
 
 
-def prove(path: Path, evidence: Evidence) -> list[str]:
-    """Compare the weights that stand in the page with the clone's; let a browser, if there is one, prove the page."""
+def verify(path: Path, reference: Reference) -> list[str]:
+    """Compare the page's weights with the clone's; let a browser, if there is one, verify the page."""
     clone = load(path)
 
     def start() -> Any:
         clone.reset_states()
         return clone.read
 
-    _, compared = compare(start, evidence, "the page's weights, read by NumPy")
-    return [*prove_in_browser(path), compared]
+    _, compared = compare(start, reference, "the page's weights, read by NumPy")
+    return [*verify_in_browser(path), compared]
 
 
 def browser() -> str | None:
-    """Return the browser that can be run here without a window, if there is one."""
+    """Return the path of an installed browser that runs without a window, or None."""
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
-def prove_in_browser(path: Path) -> list[str]:
-    """Open the page without a window and return what it says of itself; raise ChargenError if it fails its proof."""
+def verify_in_browser(path: Path) -> list[str]:
+    """Let a browser verify the page, and return the result. Raises ChargenError if the page does not agree."""
     program = browser()
-    not_here = "the page proves itself when it is opened, at its top"
+    instead = "the page verifies itself when it is opened, and shows the result at its top"
     if program is None:
-        return [f"not proved in a browser, as no Chromium was found here: {not_here}"]
-    # A page of our own making, without network: the sandbox, which root and containers lack, protects nothing here.
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--dump-dom",
-        f"--user-data-dir={path.parent / 'browser'}",
-    ]
+        return [f"not verified in a browser, because no Chromium was found: {instead}"]
+    # Root and containers have no sandbox, and a page that chargen wrote, without network, needs none.
+    profile = f"--user-data-dir={path.parent / 'browser'}"
+    page_url = f"{path.absolute().as_uri()}#verify"
+    command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", profile, page_url]
     try:
-        done = subprocess.run(
-            [program, *options, f"{path.absolute().as_uri()}#proof"], capture_output=True, timeout=LONGEST, check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=BROWSER_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return [f"not proved in a browser, as {program} did not answer: {not_here}"]
+        return [f"not verified in a browser, because {program} did not answer: {instead}"]
     page = done.stdout.decode("utf-8", "replace")
-    if 'id="proof"' not in page:
-        return [f"not proved in a browser, as {program} did not show the page: {not_here}"]
-    result, speed = (re.search(rf'id="proof"[^>]*{name}="([^"]*)"', page) for name in ("data-result", "data-speed"))
+    if 'id="parity"' not in page:
+        return [f"not verified in a browser, because {program} did not show the page: {instead}"]
+    result, speed = (re.search(rf'id="parity"[^>]*{name}="([^"]*)"', page) for name in ("data-result", "data-speed"))
     if result is None or result[1] != "equal":
-        raise ChargenError(
-            f"the export failed its proof in {program}, and was removed: it does not write the same text"
-        )
+        raise disagreement(program, "the page does not write the same text")
     return [
         f"{float(speed[1]) if speed else 0:,.0f} characters a second in {Path(program).name}, which wrote the same "
-        f"{GREEDY} greedy characters"
+        f"{GREEDY_CHARACTERS} greedy characters"
     ]

@@ -1,4 +1,4 @@
-"""A ``.keras`` file of stock layers, stateful and of batch size 1, which Keras opens without chargen."""
+"""A ``.keras`` file of stock layers, stateful and with batch size 1, which Keras loads without chargen."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from chargen.export import Export
-from chargen.export.proof import Evidence, Ids, Read, compare
+from chargen.export.verify import Ids, Read, Reference, compare
 from chargen.network.model import CharLM
 from chargen.network.stock import stateful_clone
 from chargen.writing.clone import Floats
 
-ABOUT = "chargen.json"  # in the archive, beside Keras's own entries
+METADATA_NAME = "chargen.json"  # in the archive, beside Keras's own entries
 
 NOTE = """
 import json, zipfile
@@ -24,7 +24,7 @@ import keras, numpy as np
 
 with zipfile.ZipFile("$name") as archive:
     characters = json.loads(archive.read("chargen.json"))["vocabulary"]
-model = keras.saving.load_model("$name")  # its LSTM layers keep their state until they are told reset_state()
+model = keras.saving.load_model("$name")  # its LSTM layers keep their state until reset_state() is called
 text = $seed
 logits = model(np.array([[characters.index(character) for character in text]]))
 for _ in range(100):
@@ -35,16 +35,16 @@ print(text)
 
 
 def write(export: Export, path: Path) -> None:
-    """Write the file; what it is goes into its archive as ``chargen.json``."""
+    """Write the file, with the metadata in its archive as ``chargen.json``."""
     stateful_clone(CharLM.of(export.model)).save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(ABOUT, export.json)
+        archive.writestr(METADATA_NAME, export.json)
 
 
 def load(path: Path) -> Callable[[], Read]:
-    """Load the file by Keras alone; return what begins a text with it."""
+    """Load the file with Keras alone; return the ``start`` for `compare`."""
     model = keras.saving.load_model(path)
-    compiled = tf.function(model, reduce_retracing=True)  # 20 times as fast as the model called by itself
+    compiled = tf.function(model, reduce_retracing=True)  # 20 times as fast as calling the model
 
     def read(ids: Ids) -> Floats:
         return np.array(compiled(ids.astype(np.int32)[None])[0])
@@ -57,6 +57,6 @@ def load(path: Path) -> Callable[[], Read]:
     return start
 
 
-def prove(path: Path, evidence: Evidence) -> list[str]:
-    """Compare the file, as Keras opens it, with the clone."""
-    return compare(load(path), evidence, "Keras")
+def verify(path: Path, reference: Reference) -> list[str]:
+    """Compare the file, loaded by Keras, with the clone."""
+    return compare(load(path), reference, "Keras")

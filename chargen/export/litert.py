@@ -1,4 +1,4 @@
-"""A LiteRT file (``.tflite``) with one signature, ``step``, which reads a character."""
+"""A LiteRT file (``.tflite``) with one signature, ``step``, which reads one character."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from chargen.export import Export
-from chargen.export.proof import Evidence, Read, compare, stepwise
-from chargen.export.savedmodel import ABOUT, save, step_function
+from chargen.export.savedmodel import METADATA_NAME, save, step_function
+from chargen.export.verify import Read, Reference, compare, stepwise
 from chargen.network.model import CharLM
 from chargen.writing.clone import Floats
 
@@ -36,22 +36,22 @@ print(text)
 
 
 def write(export: Export, path: Path) -> None:
-    """Write the file, with what it is as an associated file: a zip archive behind the model, as LiteRT packs them."""
+    """Write the file, with the metadata in a zip archive at its end, as LiteRT packs associated files."""
     folder = path.with_name("step")
     save(CharLM.of(export.model), folder, {"step": step_function})
     with warnings.catch_warnings(action="ignore"):
         converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["step"])
     if export.quantize != "none":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # int8 weights; sums and the state stay float32
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]  # int8 weights; sums and state stay float32
     if export.quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     path.write_bytes(converter.convert())
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(ABOUT, export.json)
+        archive.writestr(METADATA_NAME, export.json)
 
 
 def load(path: Path) -> Callable[[], Read]:
-    """Load the file by LiteRT; return what begins a text with its signature ``step``."""
+    """Load the file with LiteRT; return the ``start`` for `compare`, which reads by the signature ``step``."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))
@@ -65,6 +65,6 @@ def load(path: Path) -> Callable[[], Read]:
     return stepwise(step, {n: np.zeros(i["shape"], np.float32) for n, i in inputs.items() if n != "ids"})
 
 
-def prove(path: Path, evidence: Evidence) -> list[str]:
-    """Compare the file, as LiteRT loads it, with the clone."""
-    return compare(load(path), evidence, "LiteRT")
+def verify(path: Path, reference: Reference) -> list[str]:
+    """Compare the file, loaded by LiteRT, with the clone."""
+    return compare(load(path), reference, "LiteRT")

@@ -1,4 +1,4 @@
-"""A model file with a script that reads it: a folder that needs Python and NumPy, and nothing of chargen's."""
+"""A folder with a model file and a script that reads it, which needs Python and NumPy but not chargen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from chargen.export import Export
-from chargen.export.proof import Evidence, Read, compare, stepwise
+from chargen.export.verify import Read, Reference, compare, stepwise
 
 NOTE = """
 # to write text, in a shell: python $name/sample.py $seed
@@ -35,11 +35,11 @@ def write(export: Export, path: Path) -> None:
 
 
 def load(path: Path) -> Callable[[], Read]:
-    """Run the script as a module; return what begins a text with its ``step``."""
+    """Run the script as a module; return the ``start`` for `compare`, which reads by its ``step``."""
     script = runpy.run_path(str(path / "sample.py"))
     return stepwise(script["step"], script["zero_state"])
 
 
-def prove(path: Path, evidence: Evidence) -> list[str]:
+def verify(path: Path, reference: Reference) -> list[str]:
     """Compare the script with the clone."""
-    return compare(load(path), evidence, "NumPy")
+    return compare(load(path), reference, "NumPy")

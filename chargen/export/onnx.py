@@ -1,4 +1,4 @@
-"""An ONNX file: the embedding as Gather, ONNX's own LSTM operator for each layer, a matrix product for the logits."""
+"""An ONNX file: Gather for the embedding, ONNX's own LSTM operator for each layer, MatMul for the logits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from chargen.export import Export
-from chargen.export.proof import Evidence, Ids, Read, compare
+from chargen.export.verify import Ids, Read, Reference, compare
 from chargen.writing.clone import Floats
 
-OPSET = 17  # of 2022: what browsers' and phones' runtimes have known for years
-IR = 8  # the file format that goes with it
+OPSET = 17  # from 2022, which the runtimes of browsers and phones support
+IR_VERSION = 8  # of the file format that belongs to it
 
 NOTE = """
 import json
@@ -41,7 +41,7 @@ def write(export: Export, path: Path) -> None:
     if export.quantize == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        logging.disable(logging.WARNING)  # which advises a preparation that changes nothing here
+        logging.disable(logging.WARNING)  # it advises a preparation that changes nothing here
         try:
             quantize_dynamic(model, path, weight_type=QuantType.QInt8, per_channel=True)
         finally:
@@ -53,13 +53,13 @@ def write(export: Export, path: Path) -> None:
 
 
 def onnx_model(export: Export) -> onnx.ModelProto:
-    """Return the model as a graph, in float32."""
+    """Return the model as a graph with float32 weights."""
     weights, config = export.model.weights, export.model.config
     initializers = [
         numpy_helper.from_array(np.ascontiguousarray(weights["embedding"]), "embedding"),
         numpy_helper.from_array(np.array([1], np.int64), "direction"),  # the axis of the one direction
     ]
-    # The LSTM operator takes its input time first, (T, 1, E or H), and gives (T, 1, 1, H).
+    # The LSTM operator reads (T, 1, E or H), time first, and returns (T, 1, 1, H).
     nodes = [
         helper.make_node("Transpose", ["ids"], ["ids_by_time"], perm=[1, 0]),
         helper.make_node("Gather", ["embedding", "ids_by_time"], ["outputs_0"]),
@@ -71,7 +71,7 @@ def onnx_model(export: Export) -> onnx.ModelProto:
         arrays = {
             f"kernel_{n}": by_gate(weights[f"lstm_{n}/kernel"]).T[None],  # (1, 4H, E or H)
             f"recurrent_kernel_{n}": by_gate(weights[f"lstm_{n}/recurrent_kernel"]).T[None],  # (1, 4H, H)
-            f"bias_{n}": np.concatenate([bias, np.zeros_like(bias)])[None],  # (1, 8H): of both products
+            f"bias_{n}": np.concatenate([bias, np.zeros_like(bias)])[None],  # (1, 8H): a bias for each of two products
         }
         initializers += [numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in arrays.items()]
         inputs = [f"outputs_{n}", *arrays, "", f"h_{n}", f"c_{n}"]
@@ -95,19 +95,19 @@ def onnx_model(export: Export) -> onnx.ModelProto:
     ids = helper.make_tensor_value_info("ids", TensorProto.INT64, (1, "T"))
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, "T", len(export.model.vocabulary)))
     graph = helper.make_graph(nodes, "char_lm", [ids, *states], [logits, *after], initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     model.producer_name = "chargen"
     return model
 
 
 def by_gate(weights: Floats) -> Floats:
-    """Bring the last axis from Keras's order of gates, i, f, g, o, to ONNX's: i, o, f, c."""
+    """Reorder the gates in the last axis from Keras's i, f, g, o to ONNX's i, o, f, c."""
     i, f, g, o = np.split(np.asarray(weights, np.float32), 4, -1)
     return np.concatenate([i, o, f, g], -1)
 
 
 def load(path: Path) -> Callable[[], Read]:
-    """Load the file by onnxruntime; return what begins a text with it."""
+    """Load the file with onnxruntime; return the ``start`` for `compare`."""
     session = onnxruntime.InferenceSession(path)
     zero = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name != "ids"}
 
@@ -125,6 +125,6 @@ def load(path: Path) -> Callable[[], Read]:
     return start
 
 
-def prove(path: Path, evidence: Evidence) -> list[str]:
-    """Compare the file, as onnxruntime loads it, with the clone."""
-    return compare(load(path), evidence, "onnxruntime")
+def verify(path: Path, reference: Reference) -> list[str]:
+    """Compare the file, loaded by onnxruntime, with the clone."""
+    return compare(load(path), reference, "onnxruntime")

@@ -1,5 +1,5 @@
-;; A matrix times a vector, 16 numbers at a time: y[r] = sum over c of m[r, c] * x[c].
-;; A row is $width bytes long, a multiple of 64; there is at least one. All lies in one memory, aligned to 16 bytes.
+;; The product of a matrix and a vector, 16 numbers at a time: y[r] = sum over c of m[r, c] * x[c].
+;; There is at least one row. A row has $width bytes, a multiple of 64. All three lie in one memory, aligned to 16 bytes.
 (module
   (memory (export "memory") 1)
   (func (export "product")

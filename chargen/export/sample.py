@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 data = Path(__file__).with_name("model.safetensors").read_bytes()
-start = 8 + int.from_bytes(data[:8], "little")  # the length of a JSON header, the header, the arrays
+start = 8 + int.from_bytes(data[:8], "little")  # the header's length, the JSON header, the arrays
 header = json.loads(data[8:start])
 about = json.loads(header.pop("__metadata__")["chargen"])
 places = {name: (slice(*entry["data_offsets"]), entry["shape"]) for name, entry in header.items()}
@@ -34,7 +34,7 @@ if __name__ == "__main__":
     text, state, noise = "", zero_state, np.random.default_rng()
     known = "".join(c for c in seed if c in characters) or characters[0]
     for at in range(len(known) + int(length)):
-        # The likeliest, with Gumbel noise on the logits, is a draw.
+        # The most likely character after Gumbel noise on the logits is a draw by their probabilities.
         text += known[at] if at < len(known) else characters[np.argmax(logits)]  # noqa: F821
         logits, state = step(characters.index(text[at]), state)
         logits += float(temperature) * noise.gumbel(size=len(characters))

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from chargen import ChargenError
 from chargen.export import Export
-from chargen.export.proof import GREEDY, LARGEST, Evidence, Read, compare, stepwise
+from chargen.export.verify import GREEDY_CHARACTERS, TOLERANCE, Read, Reference, compare, disagreement, stepwise
 from chargen.network.model import CharLM
 from chargen.network.unroll import State
 from chargen.store.modelfile import LayerState
 
-ABOUT = "chargen.json"
+METADATA_NAME = "chargen.json"
 
 NOTE = """
 import json
@@ -42,12 +41,12 @@ print("".join(characters[id] for id in generate(ids=ids, **options)["ids"][0]))
 
 
 def named(state: State) -> dict[str, Any]:
-    """Return a state as a signature takes and gives it: ``h_0``, ``c_0``, ``h_1``, ..., each (1, H) float32."""
+    """Return a state as the signatures name it: ``h_0``, ``c_0``, ``h_1``, ..., each (1, H) float32."""
     return {f"{field}_{n}": getattr(layer, field) for n, layer in enumerate(state) for field in layer._fields}
 
 
 def unnamed(state: dict[str, Any]) -> State:
-    """Return the state whose `named` this is."""
+    """Return the state from its names: the inverse of `named`."""
     return tuple(LayerState(*(state[f"{f}_{n}"] for f in LayerState._fields)) for n in range(len(state) // 2))
 
 
@@ -66,8 +65,8 @@ def step_function(model: CharLM) -> Any:
 def generate_function(model: CharLM) -> Any:
     """Return the signature ``generate``: ids (1, n), length, temperature, random seed -> ids (1, length).
 
-    The text starts with ``ids``, at least one, read from a zero state. Temperature 0 takes the likeliest; the draw
-    number t is a function of the random seed and t (Philox, Salmon et al. 2011).
+    It reads ``ids``, of which there must be at least one, from a zero state, and continues them. Temperature 0 takes
+    the most likely character. Draw t is a function of the random seed and t (Philox, Salmon et al. 2011).
     """
 
     def draw(logits: tf.Tensor, temperature: tf.Tensor, random_seed: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
@@ -106,24 +105,24 @@ def generate_function(model: CharLM) -> Any:
 
 
 def save(model: CharLM, folder: Path, signatures: dict[str, Callable[[CharLM], Any]]) -> None:
-    """Write a SavedModel with those signatures. Raises OSError if it can't be written."""
+    """Write a SavedModel with the signatures, name -> function that makes it. Raises OSError if it can't be written."""
     module = tf.Module()
     module.weights = [weight.value for weight in model.named_weights().values()]
     module.functions = {name: make(model) for name, make in signatures.items()}
     try:
         tf.saved_model.save(module, str(folder), dict(module.functions))
-    except tf.errors.OpError as error:  # a full disk, for one
+    except tf.errors.OpError as error:  # such as a full disk
         raise OSError(error.message) from None
 
 
 def write(export: Export, path: Path) -> None:
-    """Write the folder, and into it what it is, as ``chargen.json``."""
+    """Write the folder, with the metadata in it as ``chargen.json``."""
     save(CharLM.of(export.model), path, {"step": step_function, "generate": generate_function})
-    (path / ABOUT).write_text(export.json, "utf-8")
+    (path / METADATA_NAME).write_text(export.json, "utf-8")
 
 
 def load(path: Path) -> Callable[[], Read]:
-    """Load the folder by TensorFlow alone; return what begins a text with its signature ``step``."""
+    """Load the folder with TensorFlow alone; return the ``start`` for `compare`, which reads by ``step``."""
     model = tf.saved_model.load(str(path))
     signature = model.signatures["step"]
 
@@ -135,23 +134,21 @@ def load(path: Path) -> Callable[[], Read]:
     return stepwise(step, {name: tf.zeros(spec.shape) for name, spec in specs.items() if name != "ids"})
 
 
-def prove(path: Path, evidence: Evidence) -> list[str]:
-    """Compare the signatures, as TensorFlow loads them, with the clone."""
-    found = compare(load(path), evidence, "TensorFlow")
+def verify(path: Path, reference: Reference) -> list[str]:
+    """Compare the two signatures, loaded by TensorFlow, with the clone."""
+    found = compare(load(path), reference, "TensorFlow")
     generate = tf.saved_model.load(str(path)).signatures["generate"]
-    ids, clone = evidence.ids[:GREEDY], evidence.clone
+    ids, clone = reference.ids[:GREEDY_CHARACTERS], reference.clone
     drawn = generate(
         ids=tf.constant(ids[None], tf.int32),
-        length=tf.constant(GREEDY),
+        length=tf.constant(GREEDY_CHARACTERS),
         temperature=tf.constant(0.0),
         random_seed=tf.constant(0),
     )["ids"].numpy()[0]
     clone.reset_states()
     logits = clone.read(ids)[-1]
     for id in drawn:
-        if logits.max() - logits[id] >= LARGEST:
-            raise ChargenError(
-                "the export failed its proof in TensorFlow, and was removed: generate draws another text"
-            )
+        if logits.max() - logits[id] >= TOLERANCE:
+            raise disagreement("TensorFlow", "generate, at temperature 0, draws another text")
         logits = clone.step(np.array([id]))[0]
-    return [*found, f"generate, at temperature 0, draws {GREEDY} characters as the clone does"]
+    return [*found, f"generate, at temperature 0, draws the same {GREEDY_CHARACTERS} characters as the clone"]

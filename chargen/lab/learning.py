@@ -11,12 +11,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from chargen.config import ModelConfig, TrainConfig
+from chargen.network.execution import choose
 from chargen.network.model import CharLM
-from chargen.network.unroll import choose
 from chargen.text.streams import Streams, Window
 from chargen.text.vocabulary import Ids
-from chargen.training.optimizer import Adam, learning_rate
-from chargen.training.step import compile_step
+from chargen.training.optimizer import Adam
+from chargen.training.schedule import learning_rate
+from chargen.training.step import Controls, compile_step
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,7 +48,7 @@ class Learner:
         state = self.model.zero_state(self.settings.batch_size)
         for step, window in enumerate(islice(windows, steps)):
             rate = learning_rate(step, 0, steps, self.settings.learning_rate)
-            state, *_ = self._update(*window, state, tf.constant(step, tf.int64), tf.constant(rate))
+            state, *_ = self._update(window, state, Controls(tf.constant(step, tf.int64), tf.constant(rate)))
 
     def costs(self, ids: npt.NDArray[Any]) -> Floats:
         """Return the nats of each character but the first of texts (n, N), each read from a zero state: (n, N - 1)."""

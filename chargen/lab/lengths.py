@@ -12,6 +12,7 @@ from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
 from chargen.network.model import CharLM
+from chargen.network.unroll import Masks
 from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """Two ways lead to the same losses. Either each text is a row of its own, filled up to the longest, and a
@@ -51,7 +52,7 @@ def answer(setting: Setting) -> Answer:
     counted = ~begins[1:]
 
     def read(restart: Any) -> Any:
-        logits, _ = model(joined[None, :-1], model.zero_state(1), restarts=restart)
+        logits, _ = model.read(joined[None, :-1], model.zero_state(1), Masks(restarts=restart))
         costs = tf.nn.sparse_softmax_cross_entropy_with_logits(joined[None, 1:], logits)
         return costs.numpy()[0][counted]
 

@@ -1,408 +1,352 @@
-"""The LSTM layers of a window, forward and backward: Keras's own, or on a CPU a faster equal of theirs.
+"""The LSTM layers over a window, forward and backward: by Keras, or on a CPU by faster loops with equal results.
 
-L layers, H units, B rows (streams), T characters, I the width of a layer's input, F = 4H. The weights are the Keras
-layers' own: kernel (I, F), recurrent_kernel (H, F), bias (F,), gates in the order i, f, g, o.
+L layers, H units, B rows (streams), T characters, I the width of a layer's input, F = 4H. The weights are those of the
+Keras layers: kernel (I, F), recurrent_kernel (H, F), bias (F,), gates in the order i, f, g, o. The plain version of
+the equations is ``plain`` in tests/network/equations.py. Every unroll must equal it, in value and gradient.
 
-How the CPU's is fast, measured on 2 cores with AVX-512 and AMX (Xeon of the Emerald Rapids kind) unless told otherwise:
+Why the loops are fast (the measurements are in the manual):
 
-* A layer's time is a while loop compiled by XLA, which launches nothing at a step: one product, the recurrent one, and
-  a dozen small kernels. What does not depend on the recurrence is multiplied for the whole window.
-* XLA calls oneDNN for a product, by the custom call ``__onednn$matmul``, if it is asked to (``onednn``): in bfloat16,
-  which XLA itself multiplies in float32 or, of 48 columns and more, in YNNPACK, [16, 384] x [384, 1536] takes 50 µs on
-  one thread, where XLA takes 240 and an operation of TensorFlow's 50 to 90 and its launch.
-* oneDNN puts a kernel in an order of its own before it multiplies, which takes as long as the product: so it is given
-  in that order, once for a window (`_pack`; 47 instead of 87 µs). The order is tried out first (`packs`).
-* In float32 XLA's own products in the loop are as fast as oneDNN's, but for large kernels and many rows
-  (`_times_kernel`); the window's are not (95 and 143 GFLOP/s of [2048, 512] x [512, 2048] on one thread). Without
-  AVX-512 XLA multiplies all (``loop``): on a Zen 3 its products make 70 to 90 GFLOP/s, oneDNN's 37 to 66; so does a
-  higher layer's input go in the loop there.
-* The way there keeps the slopes that the way back multiplies by, as those take no more room than the gates: a step back
-  of 512 units, 32 rows took 435 µs with gates, and 215 so.
-* Time first, then rows, [T, B, features], from the characters to the logits: characters are rows of a table, and a
-  window's products are of two matrices as they lie.
-* The first layer's input products are looked up: there are only as many as the vocabulary has characters. 1 x 384, 16
-  rows 1.3 times as fast (best of three on a Zen 3).
+* XLA compiles a layer's time steps into one loop. A step launches nothing: it is one product, the recurrent one, and a
+  dozen small kernels. Everything that does not depend on the recurrence is multiplied for the whole window at once.
+* `products` chooses who multiplies, in which number format and order. Where XLA multiplies, a higher layer's input
+  products are in the loop too.
+* The forward pass keeps the derivatives by which the backward pass multiplies. They take no more memory than the gates,
+  and halve the time of a backward step.
+* Arrays are [T, B, features], time first, from the characters to the logits: so a window's products are products of two
+  matrices without a transposition.
+* With a small vocabulary, the first layer's input products are rows of a table, which is computed once (`Characters`).
 
-Whoever trains computes the rows in shards, groups that run beside each other from the embedding to the gradients, each
-on one thread (`shard_rows`): 1.06 to 1.24 times as fast as one group whose products are split over two threads, and
-more since both shards' ways there run at once (`_forward`). They share what is made of the kernels (`prepare`). To part
-the units instead, so that each thread reads half of a kernel, was not faster in bfloat16: [64, 512] x [512, 2048] so
-took 97 µs with its hand-overs, two shards' [32, 512] 98.
+Training and evaluation compute the rows in shards, side by side and each on one thread from the embedding to the
+gradients (`execution.shard_rows`). That is up to 1.24 times as fast as one group whose products use two threads. Shards
+share the prepared kernels (`prepare_layers`).
 
-Peak memory of a training step over that of TensorFlow itself, in bytes, with P parameters:
+Peak memory of a training step above TensorFlow's own, in bytes, with P parameters:
 
     27·P + B·T·H·k      k = 36·L + 24 in float32, 17·L + 38 in bfloat16
 
-27·P are weights, moments, gradients and the kernels that are made ready, some 3·P in bfloat16. A layer keeps six slopes
-and h for each unit and character, 28 bytes in float32 and 14 in bfloat16; one layer at a time needs dz on top. k was
-measured at L = 1, 2, 3, with 256 units and 64 rows.
+27·P are weights, moments, gradients and the prepared kernels (in bfloat16 some 3·P). Of each unit and character a layer
+keeps six derivatives and h, 28 bytes in float32 and 14 in bfloat16; one layer at a time also needs dz. k was measured
+with 1, 2 and 3 layers of 256 units and 64 rows.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import itertools
-import json
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla  # for what keras.ops has not, or, as updates in place, not on tensors
+from tensorflow.compiler.tf2xla.python import xla  # updates in place of tensors, which keras.ops does not have
 
-from chargen.config import Execution, TrainConfig
-from chargen.machine import cores, multiplies_bfloat16, processor_features
+from chargen.config import Execution
+from chargen.network.products import (
+    Prepared,
+    compiled,
+    convert,
+    detached,
+    from_bits,
+    is_large,
+    narrow,
+    prepare,
+    product,
+    stored_type,
+    times_kernel,
+    to_bits,
+    uses_onednn,
+    widen,
+)
 from chargen.store.modelfile import LayerState
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, in glibc's malloc.h; 32 MB are its most
-# The first layer's input products are read from a table, embedding times kernel, of so many characters for each of the
-# embedding's numbers at the most. One thread of a Zen 3, embedding 64, way there and back in ms, products and table: 65
-# characters 53 and 39 (256 units, 32 rows), 30 and 23 (384, 8); 128 characters 50 and 42; 192 50 and 51; 256 49 and 51.
+# The first layer's input products are looked up if the vocabulary is at most so many times as large as the embedding.
 LARGEST_TABLE = 3
-# Kernels of so many bytes in float32 are on the left on the way there too, and oneDNN multiplies them if a shard has so
-# many rows: see `_times_kernel`. 2 x 512 was trained 1.11 times as fast by oneDNN with 32 rows a shard, and 0.98 times
-# with 16 (medians of 11 and 10 pairs).
-LARGE_KERNEL, MANY_ROWS = 4 << 20, 32
-
-# The fewest rows of a shard where there are more than two shards. A step of 1 x 384 takes 11.5 ms with 1 row, 11.6 with
-# 4, 14.5 with 8 and 20.3 with 16 (one thread, AMX): with fewer rows, more threads gain little.
-FEWEST_ROWS = 8
-
-compiled = tf.function(jit_compile=True, autograph=False)
 
 State = tuple[LayerState, ...]  # of L layers, the one nearest the input first; h and c are (B, H) float32
-Masks = Sequence[tf.Tensor | None] | None
+Weights = list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]  # of L layers: kernel, recurrent kernel and bias
 
 
-class Prepared(NamedTuple):
-    """A layer's kernels, stored: as integers in bfloat16, as Keras makes float32 of all other arguments of a model."""
+class Characters(NamedTuple):
+    """Characters as input: each is a row of the embedding."""
 
-    entry: tf.Tensor  # the input's, (I, F); of a layer that reads rows of a table it isn't used
-    there: tf.Tensor  # the recurrent one as `_times_kernel` takes it on the way there
-    back: tf.Tensor  # and on the way back
-
-
-# ---- which unroll, in which precision, on how many threads ------------------------------------------------------
+    ids: tf.Tensor  # (B, T) int32
+    embedding: tf.Tensor  # (V, I) float32
 
 
-def choose(train: TrainConfig, replicas: int = 1) -> tuple[Execution, str]:
-    """Return how a model is to be computed on this machine, and why, in a few words.
+class Masks(NamedTuple):
+    """What a window is masked with."""
 
-    A rule over device, processor features, rows, replicas and threads, without a measurement: the same machine chooses
-    the same. It is chosen once for a run and kept with it.
+    outputs: Sequence[tf.Tensor] | None = None  # of L layers, (B, T, H) or broadcast to it: factors of their outputs
+    restarts: tf.Tensor | None = None  # (B, T) bool: the characters before which the state is set to zero
+
+
+class Layer(NamedTuple):
+    """An LSTM layer as `prepare_layers` returns it."""
+
+    lstm: Any  # a keras.layers.LSTM that returns sequences and states
+    weight_mask: tf.Tensor | None = None  # (H, F), a factor of the recurrent kernel: weight drop
+    prepared: Prepared | None = None  # the kernels as products take them; None for ``keras``
+
+    def weights(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return kernel (I, F), recurrent kernel (H, F), after weight drop, and bias (F,)."""
+        cell = self.lstm.cell
+        recurrent_kernel = cell.recurrent_kernel.value
+        if self.weight_mask is not None:
+            recurrent_kernel = recurrent_kernel * self.weight_mask
+        return cell.kernel.value, recurrent_kernel, cell.bias.value
+
+
+def prepare_layers(
+    lstms: Sequence[Any],
+    execution: Execution,
+    rows: Collection[int],
+    weight_masks: Sequence[tf.Tensor] | None = None,
+) -> list[Layer]:
+    """Return layers for `unroll`, whose kernels are prepared once for several calls.
+
+    lstms: L keras.layers.LSTM that return sequences and states. rows: the numbers of rows that the calls have.
+    weight_masks: L tensors (H, F), by which the recurrent kernels are multiplied. Gradients flow to the LSTMs' weights
+    from a call of `unroll`, and not from here.
     """
-    fast_bfloat16 = multiplies_bfloat16()
-    threads = train.threads or cores()
-    if tf.config.list_physical_devices("GPU"):
-        ignored = ", in float32: bfloat16 is for processors" if train.precision == "bfloat16" else ""
-        return Execution(threads=threads), f"a GPU computes Keras's layers by cuDNN{ignored}"
-    precision, reason = train.precision, "as asked"
-    if precision == "auto":
-        precision = "bfloat16" if fast_bfloat16 else "float32"
-        reason = f"the processor has {'' if fast_bfloat16 else 'no '}bfloat16 products"
-    rows = train.batch_size // replicas
-    shards = max(1, min(threads, max(2, rows // FEWEST_ROWS), rows))
-    onednn = fast_bfloat16 if precision == "bfloat16" else "avx512f" in processor_features()
-    return Execution("onednn" if onednn else "loop", precision, shards, threads), reason
+    layers = [Layer(lstm, mask) for lstm, mask in zip(lstms, weight_masks or [None] * len(lstms), strict=True)]
+    return layers if execution.unroll == "keras" else _prepared(layers, execution, rows)
 
 
-def own_process(execution: Execution) -> None:
-    """Give TensorFlow a thread for each shard, and each shard's operations what is left; keep freed memory.
-
-    For a program that owns its process, before TensorFlow has computed anything: the command does it, a library does
-    not. Keras's layers are left with TensorFlow's own two pools.
-
-    glibc gives each large array back to the system when it is freed, and a step asks for some 40 MB of new pages. Kept,
-    1 x 256 was trained 1.08 times as fast (median of three pairs, Zen 3, float32, the unroll before, in one arena).
-    They are kept in as many arenas as glibc likes: with one, 1 x 384, 16 rows in bfloat16 took 19 to 20 ms instead of
-    13 to 14, as oneDNN asks for some memory at each product, and shards wait for each other there.
-    """
-    if execution.unroll == "keras":
-        intra = inter = execution.threads
-    else:
-        intra, inter = max(1, execution.threads // execution.shards), execution.shards
-    tf.config.threading.set_intra_op_parallelism_threads(intra)
-    tf.config.threading.set_inter_op_parallelism_threads(inter)
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        for parameter, value in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1)):
-            libc.mallopt(parameter, value)
-
-
-def shard_rows(batch_size: int, shards: int) -> list[slice]:
-    """Return the rows of each shard: all rows in order, in groups as equal as they can be."""
-    shards = min(shards, batch_size)
-    cuts = [batch_size * k // shards for k in range(shards + 1)]
-    return [slice(begin, end) for begin, end in itertools.pairwise(cuts)]
-
-
-# ---- all layers -------------------------------------------------------------------------------------------------
+def _prepared(layers: Sequence[Layer], execution: Execution, rows: Collection[int]) -> list[Layer]:
+    return [layer._replace(prepared=prepare(*layer.weights()[:2], rows, execution)) for layer in layers]
 
 
 def unroll(
-    x: tf.Tensor,
-    state: State,
-    layers: Sequence[Any],
-    execution: Execution,
-    masks: Masks = None,
-    recurrent: Masks = None,
-    restart: tf.Tensor | None = None,
-    recurrent_kernels: Sequence[tf.Tensor] | None = None,
-    embedding: tf.Tensor | None = None,
-    prepared: Sequence[Prepared] | None = None,
+    x: tf.Tensor | Characters, state: State, layers: Sequence[Layer], masks: Masks, execution: Execution
 ) -> tuple[tf.Tensor, State]:
     """Compute all layers over a window from a state; return the outputs [T, B, H] float32 and the state after it.
 
-    x: (B, T, I) float32; or with an embedding (V, I) float32 the numbers of its rows that are read, (B, T) int32.
-    layers: L keras.layers.LSTM that return sequences and states. masks: L of three axes that broadcast to (B, T, H), by
-    which the layers' outputs are multiplied. recurrent: L masks (B, H), by which h is multiplied in the recurrent
-    product, constant over the window. restart: (B, T) bool, true where the state is zero before a character is read.
-    recurrent_kernels: L tensors (H, F) in place of the layers' own. prepared: what `prepare` makes of the same
-    kernels for the same execution and B among its rows, if several shards share it. No gradient goes to the state or
-    the masks. Shapes are static, but for ``keras``, which takes any and has the first kind of mask only; with the other
-    two it is the ``loop`` that computes.
+    x: (B, T, I) float32, or characters. layers: L, prepared for the same execution and for B rows. Shapes are static,
+    but for ``keras``, which takes any. Keras's layers cannot restart within a window: with restarts, ``loop`` computes
+    in place of ``keras``. No gradient flows to the state and the masks.
     """
-    kernels = [(layer.cell.kernel.value, layer.cell.recurrent_kernel.value, layer.cell.bias.value) for layer in layers]
-    if recurrent_kernels is not None:
-        kernels = [(own[0], other, own[2]) for own, other in zip(kernels, recurrent_kernels, strict=True)]
-    masks = list(masks or [None] * len(layers))
-    masked = restart is not None or any(mask is not None for mask in recurrent or ())
-    by_keras = execution.unroll == "keras" and not masked
-    if embedding is not None and (by_keras or embedding.shape[0] > LARGEST_TABLE * embedding.shape[1]):
-        x = tf.gather(embedding, x)
-    elif embedding is not None:
-        kernels[0] = (tf.matmul(embedding, kernels[0][0]), *kernels[0][1:])
+    by_keras = execution.unroll == "keras" and masks.restarts is None
+    weights = [layer.weights() for layer in layers]
+    if isinstance(x, Characters):
+        (x, embedding), (kernel, *others) = x, weights[0]
+        if by_keras or embedding.shape[0] > LARGEST_TABLE * embedding.shape[1]:
+            x = tf.gather(embedding, x)
+        else:
+            weights[0] = tf.matmul(embedding, kernel), *others
+    factors = masks.outputs or [None] * len(layers)
     if by_keras:
-        return _keras(x, state, layers, kernels, masks)
-    execution = replace(execution, unroll="loop") if execution.unroll == "keras" else execution
-    prepared = prepared or prepare(layers, execution, [x.shape[0]], recurrent_kernels)
-    return _fast(x, state, kernels, prepared, masks, list(recurrent or [None] * len(layers)), restart, execution)
-
-
-def prepare(
-    layers: Sequence[Any],
-    execution: Execution,
-    rows: Sequence[int],
-    recurrent_kernels: Sequence[tf.Tensor] | None = None,
-) -> list[Prepared]:
-    """Return the layers' kernels as `unroll` takes them, for shards of so many rows each to share; of ``keras`` none.
-
-    recurrent_kernels: L tensors (H, F) in place of the layers' own. Where two shards prepared their own, a step took
-    1.02 to 1.05 times as long.
-    """
+        return _by_keras(x, state, layers, weights, factors)
     if execution.unroll == "keras":
-        return []
-    stored, onednn = _products(execution)
-    prepared = []
-    for n, layer in enumerate(layers):
-        kernel = _still(layer.cell.kernel.value)
-        other = _still(recurrent_kernels[n] if recurrent_kernels else layer.cell.recurrent_kernel.value)
-        right = onednn and stored == tf.uint16
-        packed = right and all(packs(count, *other.shape) for count in set(rows))
-        there = _prepared(other, stored, transposed=not right and _large(other), packed=packed)
-        back = _prepared(other, stored, transposed=right, packed=packed)
-        prepared.append(Prepared(_as(kernel, stored), there, back))
-    return prepared
+        execution = replace(execution, unroll="loop")
+        layers = _prepared(layers, execution, [x.shape[0]])
+    # State and masks are constants: else a tape in eager mode would record the loops.
+    window = _Window(
+        tuple(LayerState(detached(h), detached(c)) for h, c in state),
+        [layer.prepared for layer in layers],
+        [None if factor is None else tf.transpose(detached(factor), [1, 0, 2]) for factor in factors],
+        None if masks.restarts is None else 1 - tf.transpose(tf.cast(masks.restarts, tf.float32)),
+        stored_type(execution),
+        uses_onednn(execution),
+    )
+    return _by_loops(x, weights, window)
 
 
-def _products(execution: Execution) -> tuple[tf.DType, bool]:
-    """Return the type in which arrays are stored, and whether oneDNN multiplies."""
-    onednn = execution.unroll == "onednn" and has_onednn(execution.precision)
-    return tf.uint16 if execution.precision == "bfloat16" else tf.float32, onednn
-
-
-def _keras(
-    x: tf.Tensor, state: State, layers: Sequence[Any], kernels: list[tuple[Any, ...]], masks: list[Any]
+def _by_keras(
+    x: tf.Tensor, state: State, layers: Sequence[Layer], weights: Weights, factors: Sequence[tf.Tensor | None]
 ) -> tuple[tf.Tensor, State]:
     states = []
-    for layer, own, carried, mask in zip(layers, kernels, state, masks, strict=True):
-        frozen = layer.non_trainable_variables
-        (x, h, c), _ = layer.stateless_call(own, frozen, x, initial_state=[carried.h, carried.c])
+    for layer, own, before, factor in zip(layers, weights, state, factors, strict=True):
+        frozen = layer.lstm.non_trainable_variables
+        (x, h, c), _ = layer.lstm.stateless_call(own, frozen, x, initial_state=[before.h, before.c])
         states.append(LayerState(h, c))
-        x = x if mask is None else x * mask
+        x = x if factor is None else x * factor
     return tf.transpose(x, [1, 0, 2]), tuple(states)
 
 
+# ---- all layers by loops ----------------------------------------------------------------------------------------
+
+
+class _Window(NamedTuple):
+    """What a window is computed with, but its input and the weights that have a gradient."""
+
+    state: State
+    kernels: list[Any]  # L `Prepared`
+    factors: list[tf.Tensor | None]  # of the layers' outputs, float32, that broadcast to [T, B, H]
+    carry: tf.Tensor | None  # [T, B] float32: 0 before the characters where the state restarts, else 1
+    stored: tf.DType
+    onednn: bool
+
+
 class _Saved(NamedTuple):
-    """What a layer keeps for the way back, stored as `_narrow` does it."""
+    """What a layer keeps for the backward pass."""
 
-    read: tf.Tensor  # [T, B, I], or [T, B] of rows of a table
-    hs: tf.Tensor  # [T + 1, B, H] its outputs, the one before the window first
-    slopes: tf.Tensor  # [T, B, 4, H] of c by z; for the gate o, of h by z
-    by_c: tf.Tensor  # [T, 2, B, H]: slopes of h by c, of c by the c before
+    x: tf.Tensor  # [T, B, I] stored, or [T, B] int32, the rows of a table
+    kernel: tf.Tensor  # (I, F) float32 or bfloat16, or the table (V, F) float32
+    hs: tf.Tensor  # [T + 1, B, H] stored: the outputs, the one before the window first
+    derivatives: _Derivatives
 
 
-def _fast(
-    x: tf.Tensor,
-    state: State,
-    layer_weights: list[tuple[Any, Any, Any]],
-    prepared: Sequence[Prepared],
-    masks: list[Any],
-    recurrent: list[Any],
-    restart: tf.Tensor | None,
-    execution: Execution,
-) -> tuple[tf.Tensor, State]:
-    last = len(layer_weights) - 1
-    stored, onednn = _products(execution)
-    # Constants to a tape, which would look into the loops in eager mode otherwise.
-    state = tuple(LayerState(_still(h), _still(c)) for h, c in state)
-    masks = [None if mask is None else tf.transpose(_still(mask), [1, 0, 2]) for mask in masks]
-    recurrent = [None if mask is None else _still(mask) for mask in recurrent]
-    keep = None if restart is None else 1 - tf.transpose(tf.cast(restart, tf.float32))  # [T, B]
+class _Derivatives(NamedTuple):
+    """The derivatives at each step of a layer, stored; z are the sums that go into the four gates."""
+
+    gates: tf.Tensor  # [T, B, 4, H] of c by z; for the gate o, of h by z
+    cells: tf.Tensor  # [T, 2, B, H] of h by c, and of c by the c before
+
+
+def _by_loops(x: tf.Tensor, weights: Weights, window: _Window) -> tuple[tf.Tensor, State]:
+    """Return outputs and state as `unroll` does. x: (B, T, I) float32, or (B, T) integers, rows of the first kernel."""
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def run(x: tf.Tensor, *flat: tf.Tensor) -> tuple[Any, Callable[..., Any]]:
-        weights = [_still(a) for a in flat]
-        layers = [weights[3 * n : 3 * n + 3] for n in range(last + 1)]
-        ids = x.dtype.is_integer
-        read = _still(x)
-        read = tf.transpose(tf.cast(read, tf.int32)) if ids else _as(tf.transpose(read, [1, 0, 2]), stored)
-        saved, states, entries = [], [], []
-        for n, (kernel, _, bias) in enumerate(layers):  # the recurrent kernel is there for its gradient; see `prepare`
-            table = ids and n == 0
-            entries.append(kernel if table else _computed(prepared[n].entry))
-            there = _computed(prepared[n].there)
-            *kept, h, c = _forward(_computed(read), entries[n], there, bias, *state[n], recurrent[n], keep, onednn)
-            saved.append(_Saved(read, *kept))
-            states += [h, c]
-            read = _as(saved[n].hs[1:], tf.float32 if n == last else stored, masks[n])
-        outputs = read
+        layers = [tuple(map(detached, flat[n : n + 3])) for n in range(0, len(flat), 3)]
+        outputs, states, saved = _forward_layers(detached(x), layers, window)
 
         def gradient(d: tf.Tensor, *_: Any) -> list[tf.Tensor | None]:
-            d = _still(d)
-            gradients: list[tf.Tensor | None] = []
-            for n in reversed(range(last + 1)):
-                read, hs, *slopes = saved[n]
-                d = _as(_stored(d), stored, masks[n])
-                dz = _backward(d, *slopes, _computed(prepared[n].back), recurrent[n], keep, onednn)
-                h = _as(hs[:-1], stored, None if keep is None else keep[:, :, None])
-                h = _as(h, stored, recurrent[n])
-                d, *own = _window_gradients(entries[n], _computed(read), _computed(h), _computed(dz), onednn)
-                gradients = own + gradients
-            return [None if ids else tf.transpose(_as(_stored(d), tf.float32), [1, 0, 2]), *gradients]
+            return _backward_layers(detached(d), saved, window)
 
-        return (outputs, *states), gradient
+        return (outputs, *tf.nest.flatten(states)), gradient
 
-    outputs, *after = run(x, *[weight for layer in layer_weights for weight in layer])
-    after = [_still(a) for a in after]
+    outputs, *after = run(x, *[weight for layer in weights for weight in layer])
+    after = [detached(a) for a in after]
     return outputs, tuple(LayerState(h, c) for h, c in zip(after[::2], after[1::2], strict=True))
 
 
-def _still(a: tf.Tensor) -> tf.Tensor:
-    return tf.stop_gradient(tf.convert_to_tensor(a))
+def _forward_layers(
+    x: tf.Tensor, weights: Sequence[Any], window: _Window
+) -> tuple[tf.Tensor, list[LayerState], list[_Saved]]:
+    """Return outputs [T, B, H] float32, the layers' states after the window, and what the layers keep.
+
+    The recurrent kernels among the weights are only there for their gradients; the prepared ones are multiplied.
+    """
+    table = x.dtype.is_integer
+    x = tf.transpose(tf.cast(x, tf.int32)) if table else convert(tf.transpose(x, [1, 0, 2]), window.stored)
+    saved, states = [], []
+    for n, ((kernel, _, bias), prepared) in enumerate(zip(weights, window.kernels, strict=True)):
+        kernel = kernel if table and n == 0 else from_bits(prepared.input)
+        kernels = _Kernels(kernel, from_bits(prepared.forward), bias)
+        hs, derivatives, after = _forward(from_bits(x), kernels, window.state[n], window.carry, window.onednn)
+        saved.append(_Saved(x, kernel, hs, derivatives))
+        states.append(after)
+        x = convert(hs[1:], tf.float32 if n == len(weights) - 1 else window.stored, window.factors[n])
+    return x, states, saved
 
 
-def _as(a: tf.Tensor, dtype: tf.DType, mask: tf.Tensor | None = None) -> tf.Tensor:
-    """Return what is stored or float32, multiplied by a mask that broadcasts to it, as what is stored or float32."""
-    return a if mask is None and a.dtype == dtype else _multiplied(a, dtype, mask)
+def _backward_layers(d: tf.Tensor, saved: list[_Saved], window: _Window) -> list[tf.Tensor | None]:
+    """Return the gradients of the input, None for rows of a table, and of all weights, from that of the outputs."""
+    gradients: list[tf.Tensor | None] = []
+    carry = window.carry
+    for n in reversed(range(len(saved))):
+        x, kernel, hs, derivatives = saved[n]
+        d = convert(to_bits(d), window.stored, window.factors[n])
+        dz = _backward(d, derivatives, from_bits(window.kernels[n].backward), carry, window.onednn)
+        h = convert(hs[:-1], window.stored, None if carry is None else carry[:, :, None])
+        d, *own = _window_gradients(kernel, from_bits(x), from_bits(h), from_bits(dz), window.onednn)
+        gradients = own + gradients
+    return [None if d is None else tf.transpose(convert(to_bits(d), tf.float32), [1, 0, 2]), *gradients]
 
 
-@compiled  # type: ignore[untyped-decorator]
-def _multiplied(a: tf.Tensor, dtype: tf.DType, mask: Any) -> tf.Tensor:
-    a = _widen(a)
-    return _narrow(a if mask is None else a * mask, dtype)
+# ---- one layer --------------------------------------------------------------------------------------------------
 
 
-# ---- the loops over time ----------------------------------------------------------------------------------------
+class _Kernels(NamedTuple):
+    """A layer's weights in the forward pass."""
+
+    input: tf.Tensor  # (I, F) float32 or bfloat16, or a table of products (V, F) float32
+    recurrent: tf.Tensor  # `Prepared.forward`
+    bias: tf.Tensor  # (F,) float32
 
 
 @compiled  # type: ignore[untyped-decorator]
 def _forward(
-    x: tf.Tensor,
-    entry: tf.Tensor,
-    kernel: tf.Tensor,
-    bias: tf.Tensor,
-    h: tf.Tensor,
-    c: tf.Tensor,
-    mask: Any,
-    keep: Any,
-    onednn: bool,
-) -> tuple[tf.Tensor, ...]:
-    """Return what a layer keeps but what it read, and the last h and c, (B, H) float32.
+    x: tf.Tensor, kernels: _Kernels, state: LayerState, carry: tf.Tensor | None, onednn: bool
+) -> tuple[tf.Tensor, _Derivatives, LayerState]:
+    """Return ``hs`` and ``derivatives`` of `_Saved`, and the state after the window.
 
-    x [T, B, I] is read and entry is the input's kernel (I, F), both in the compute type; or x [T, B] int32 are rows of
-    a table of products, entry (V, F) float32. kernel is what `_prepared` makes of the recurrent one; bias (F,), h, c,
-    mask (B, H), keep [T, B].
+    x: [T, B, I] float32 or bfloat16, or [T, B] int32, rows of a table. carry: as in `_Window`.
 
-    The window's input products are in the array that takes a step's slopes when it has read its products.
-
-    There are few parts outside of the loop: XLA gives a function of more than eight (thunks, by
-    ``execute_sequential_num_thunks_threshold`` of its ThunkExecutor) to its pool, whose one thread would compute all
-    shards' loops, one after the other. With eight 2 x 512, 64 rows was trained 1.25 times as fast as with nine in
-    float32, and 1.08 in bfloat16 (medians of 8 and 19 pairs).
+    There must be few parts outside of the loop. XLA runs a function of at most eight parts (thunks; the limit is
+    ``execute_sequential_num_thunks_threshold`` of its ThunkExecutor) on the calling thread, and a longer one in a pool,
+    whose single thread would compute the loops of all shards in turn: eight are up to 1.25 times as fast as nine.
     """
-    (steps, rows), units, features = x.shape[:2], h.shape[1], bias.shape[0]
-    stored = tf.float32 if kernel.dtype == tf.float32 else tf.uint16
-    # So one tanh serves all gates: σ(x) = ½ tanh(½ x) + ½, and the halves are exact.
+    (steps, rows), units, features = x.shape[:2], state.h.shape[1], kernels.bias.shape[0]
+    kernel, recurrent_kernel, bias = kernels
+    stored = tf.float32 if recurrent_kernel.dtype == tf.float32 else tf.uint16
+    # One tanh serves all gates, as σ(x) = ½ tanh(½ x) + ½; halving is exact.
     halves = tf.repeat(tf.constant([0.5, 0.5, 1.0, 0.5]), units)
     in_the_loop = not onednn and x.dtype != tf.int32
+    products = _input_products(x, kernel, stored, in_the_loop)
     if in_the_loop:
-        products = tf.zeros([steps, rows, features], stored)
-        x, entry = _stored(x), _stored(entry)
-        entry = tf.transpose(entry) if _large(entry) else entry
-    elif x.dtype == tf.int32:
-        products = tf.gather(_narrow(entry, stored), x)
-    else:
-        products = _stored(_product(tf.reshape(x, [steps * rows, -1]), entry, True, entry.dtype))
+        x, kernel = to_bits(x), to_bits(kernel)
+        kernel = tf.transpose(kernel) if is_large(kernel) else kernel
 
-    def step(t: Any, h: Any, c: Any, hs: Any, slopes: Any, by_c: Any) -> tuple[Any, ...]:
-        go_on = None if keep is None else keep[t][:, None]
-        for factor in (go_on, mask):
-            h = h if factor is None else _narrow(_widen(h) * factor, stored)
-        before = c if go_on is None else c * go_on
+    def step(t: Any, h: Any, c: Any, hs: Any, derivatives: Any) -> tuple[Any, ...]:
+        gates, cells = derivatives
+        carried = None if carry is None else carry[t][:, None]
+        if carried is not None:
+            h, c = narrow(widen(h) * carried, stored), c * carried
         if in_the_loop:
-            z = _times_kernel(x[t], entry, features, _large(entry), onednn=False)
+            z = times_kernel(x[t], kernel, features, is_large(kernel), onednn=False)
         else:
-            z = _widen(tf.reshape(slopes[t], [rows, features]))
-        a = tf.tanh((_times_kernel(h, kernel, features, _large(kernel), onednn) + z + bias) * halves)
-        i, f, g, o = (a[:, k * units : (k + 1) * units] for k in range(4))
-        i_slope, f_slope, o_slope = (0.25 - 0.25 * gate * gate for gate in (i, f, o))
-        i, f, o = (0.5 * gate + 0.5 for gate in (i, f, o))
-        c = f * before + i * g
-        tanh_c = tf.tanh(c)
-        h = _narrow(o * tanh_c, stored)
-        for k, slope in enumerate((g * i_slope, before * f_slope, i * (1 - g * g), tanh_c * o_slope)):
-            slopes = _put(slopes, _narrow(slope, stored)[:, None], t, 0, k)
-        by_c = _put(by_c, _narrow(o * (1 - tanh_c * tanh_c), stored), t, 0)
-        by_c = _put(by_c, _narrow(f if go_on is None else f * go_on, stored), t, 1)
-        return t + 1, h, c, _put(hs, h, t + 1), slopes, by_c
+            z = widen(tf.reshape(gates[t], [rows, features]))
+        z = times_kernel(h, recurrent_kernel, features, is_large(recurrent_kernel), onednn) + z + bias
+        h, c, by_z, (h_by_c, c_by_c) = _cell(tf.tanh(z * halves), c)
+        h = narrow(h, stored)
+        for k, derivative in enumerate(by_z):
+            gates = _put(gates, narrow(derivative, stored)[:, None], t, 0, k)
+        cells = _put(cells, narrow(h_by_c, stored), t, 0)
+        cells = _put(cells, narrow(c_by_c if carried is None else c_by_c * carried, stored), t, 1)
+        return t + 1, h, c, _put(hs, h, t + 1), _Derivatives(gates, cells)
 
-    h = _narrow(h, stored)
+    h = narrow(state.h, stored)
     hs = _put(tf.zeros([steps + 1, rows, units], stored), h, 0)
-    slopes, by_c = tf.reshape(products, [steps, rows, 4, units]), tf.zeros([steps, 2, rows, units], stored)
-    start = 0, h, c, hs, slopes, by_c
-    _, h, c, *kept = tf.while_loop(lambda t, *_: t < steps, step, start)
-    return *kept, _widen(h), c
+    # A step reads its input products and then puts its derivatives in their place.
+    gates, cells = tf.reshape(products, [steps, rows, 4, units]), tf.zeros([steps, 2, rows, units], stored)
+    start = 0, h, state.c, hs, _Derivatives(gates, cells)
+    _, h, c, hs, derivatives = tf.while_loop(lambda t, *_: t < steps, step, start)
+    return hs, derivatives, LayerState(widen(h), c)
+
+
+def _input_products(x: tf.Tensor, kernel: tf.Tensor, stored: tf.DType, in_the_loop: bool) -> tf.Tensor:
+    """Return a window's input products, stored, [T, B, F]; zeros if they are multiplied in the loop."""
+    (steps, rows), features = x.shape[:2], kernel.shape[1]
+    if in_the_loop:
+        return tf.zeros([steps, rows, features], stored)
+    if x.dtype == tf.int32:
+        return tf.gather(narrow(kernel, stored), x)
+    return to_bits(product(tf.reshape(x, [steps * rows, -1]), kernel, True, kernel.dtype))
+
+
+def _cell(a: tf.Tensor, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Sequence[tf.Tensor], Sequence[tf.Tensor]]:
+    """Return a step's h and c, and the derivatives by z and by c, in the order of `_Derivatives`.
+
+    a: (B, F), the tanh of all gates, of ½ z for i, f and o. before: (B, H), the c before.
+    """
+    i, f, g, o = tf.split(a, 4, 1)
+    by_i, by_f, by_o = (0.25 - 0.25 * gate * gate for gate in (i, f, o))
+    i, f, o = (0.5 * gate + 0.5 for gate in (i, f, o))
+    c = f * before + i * g
+    tanh_c = tf.tanh(c)
+    by_z = g * by_i, before * by_f, i * (1 - g * g), tanh_c * by_o
+    return o * tanh_c, c, by_z, (o * (1 - tanh_c * tanh_c), f)
 
 
 @compiled  # type: ignore[untyped-decorator]
 def _backward(
-    d: tf.Tensor,
-    slopes: tf.Tensor,
-    by_c: tf.Tensor,
-    kernel: tf.Tensor,
-    mask: Any,
-    keep: Any,
-    onednn: bool,
+    d: tf.Tensor, derivatives: _Derivatives, kernel: tf.Tensor, carry: tf.Tensor | None, onednn: bool
 ) -> tf.Tensor:
     """Return the gradient of z, stored, [T, B, F], from that of the outputs, d [T, B, H], stored.
 
-    kernel is what `_prepared` makes of the recurrent one; the others are as in `_forward`.
+    kernel: `Prepared.backward`. carry: as in `_Window`.
     """
     (steps, rows, units), stored = d.shape, d.dtype
+    gates, cells = derivatives
 
     def step(t: Any, dh: Any, dc: Any, dz: Any) -> tuple[Any, ...]:
-        dh += _widen(d[t])
-        dc += dh * _widen(by_c[t, 0])
+        dh += widen(d[t])
+        dc += dh * widen(cells[t, 0])
         for k, by in enumerate((dc, dc, dc, dh)):
-            dz = _put(dz, _narrow(_widen(slopes[t, :, k]) * by, stored)[:, None], t, 0, k)
-        dh = _times_kernel(tf.reshape(dz[t], [rows, 4 * units]), kernel, units, True, onednn)
-        for factor in (mask, None if keep is None else keep[t][:, None]):
-            dh = dh if factor is None else dh * factor
-        return t - 1, dh, dc * _widen(by_c[t, 1]), dz
+            dz = _put(dz, narrow(widen(gates[t, :, k]) * by, stored)[:, None], t, 0, k)
+        dh = times_kernel(tf.reshape(dz[t], [rows, 4 * units]), kernel, units, True, onednn)
+        dh = dh if carry is None else dh * carry[t][:, None]
+        return t - 1, dh, dc * widen(cells[t, 1]), dz
 
     zero = tf.zeros([rows, units])
     start = steps - 1, zero, zero, tf.zeros([steps, rows, 4, units], stored)
@@ -417,227 +361,24 @@ def _put(array: tf.Tensor, value: tf.Tensor, *place: Any) -> tf.Tensor:
     return xla.dynamic_update_slice(array, value, tf.stack(start))
 
 
-# ---- products ---------------------------------------------------------------------------------------------------
-
-
-def _product(
-    a: tf.Tensor, b: tf.Tensor, onednn: bool, out: tf.DType, transpose_a: bool = False, transpose_b: bool = False
-) -> tf.Tensor:
-    """Return the product of two matrices of the compute type, in that or in float32."""
-    if onednn:
-        shape = [a.shape[int(transpose_a)], b.shape[1 - int(transpose_b)]]
-        return _onednn(a, b, shape, out, transpose_a=transpose_a, transpose_b=transpose_b)
-    a, b = tf.cast(a, tf.float32), tf.cast(b, tf.float32)
-    return tf.cast(tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b), out)
-
-
-def _onednn(a: tf.Tensor, b: tf.Tensor, shape: list[int], out: tf.DType, packed: bool = False, **flags: bool) -> Any:
-    plain = {"dims": "2", "tensor": {"dimensions": ["1", "2"]}}
-    config = {"lhs": plain, "rhs": plain, "result": plain, **flags}
-    if packed:
-        config["optimization_config"] = {"weights_prepacked": True}
-    return xla.custom_call([a, b], "__onednn$matmul", json.dumps({"onednn_matmul_config": config}), out, shape)
-
-
-def _times_kernel(a: tf.Tensor, kernel: tf.Tensor, outer: int, left: bool, onednn: bool) -> tf.Tensor:
-    """Return the product (B, outer) float32 of a (B, inner), stored or not, and a prepared kernel.
-
-    In bfloat16 oneDNN takes (inner, outer), packed or not. Else the kernel may be on the left, (outer, inner), and the
-    product is read transposed. One thread, 512 units, in µs, right and left: there 16 rows 379 and 280, 32 rows 622
-    and 505 (oneDNN's 484), back 16 rows 351 and 261. Smaller kernels are as fast on the right on the way there, and
-    what they make is read as it lies: 2 x 128 is trained 1.06 times as fast so. On the way back it is less that is read
-    transposed, and the kernel is taken as it is: 1 x 384 1.10.
-    """
-    if onednn and kernel.dtype != tf.float32:
-        return _onednn(_computed(a), kernel, [a.shape[0], outer], tf.float32, packed=kernel.shape.rank == 1)
-    a, kernel = _widen(_stored(a)), _widen(_stored(kernel))
-    if not left:
-        return tf.matmul(a, kernel)
-    if onednn and _large(kernel) and a.shape[0] >= MANY_ROWS:
-        return _transposed(_onednn(kernel, _transposed(a), [outer, a.shape[0]], tf.float32))
-    return _transposed(tf.matmul(kernel, a, transpose_b=True))
-
-
-def _transposed(a: tf.Tensor) -> tf.Tensor:
-    """Return a matrix transposed. The reshapes keep XLA from making a product's order another, and are faster."""
-    rows, columns = a.shape
-    return tf.reshape(tf.transpose(tf.reshape(a, [rows, 1, columns]), [2, 1, 0]), [columns, rows])
-
-
-def _large(kernel: tf.Tensor) -> bool:
-    """Return whether a kernel is multiplied faster on the left on the way there too; see `_times_kernel`."""
-    return bool(4 * kernel.shape.num_elements() >= LARGE_KERNEL)
-
-
-def project(x: tf.Tensor, kernel: tf.Tensor, execution: Execution) -> tf.Tensor:
-    """Return x (..., n) times kernel (n, m), all float32; as a run multiplies in bfloat16, with sums in float32.
-
-    With a last layer in float32 2 x 128, 64 rows is trained at 0.89, 0.79, 0.77 of the speed (three pairs of runs).
-    """
-    bfloat16 = execution.unroll == "onednn" and execution.precision == "bfloat16" and has_onednn("bfloat16")
-    if not bfloat16 or not x.shape.is_fully_defined():
-        return tf.tensordot(x, kernel, 1)
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def run(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        x, kernel = _still(x), _still(kernel)
-
-        def gradient(d: tf.Tensor) -> list[tf.Tensor]:
-            return list(_project_back(x, kernel, _still(d)))
-
-        return _project(x, kernel), gradient
-
-    return run(x, kernel)
-
-
-@compiled  # type: ignore[untyped-decorator]
-def _project(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    flat, rounded = _flat_bfloat16(x), _flat_bfloat16(kernel)
-    return tf.reshape(_product(flat, rounded, True, tf.float32), [*x.shape[:-1], kernel.shape[1]])
-
-
-@compiled  # type: ignore[untyped-decorator]
-def _project_back(x: tf.Tensor, kernel: tf.Tensor, d: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    flat = _flat_bfloat16(d)
-    d_x = _product(flat, _flat_bfloat16(kernel), True, tf.float32, transpose_b=True)
-    return tf.reshape(d_x, x.shape), _product(_flat_bfloat16(x), flat, True, tf.float32, transpose_a=True)
-
-
-def _flat_bfloat16(a: tf.Tensor) -> tf.Tensor:
-    return _computed(_narrow(tf.reshape(a, [-1, a.shape[-1]]), tf.uint16))
-
-
 @compiled  # type: ignore[untyped-decorator]
 def _window_gradients(
     kernel: tf.Tensor, x: tf.Tensor, h: tf.Tensor, dz: tf.Tensor, onednn: bool
 ) -> tuple[tf.Tensor | None, ...]:
-    """Return the gradients of a layer's input [T, B, I], in the compute type, and of its three weights.
+    """Return the gradients of a layer's input [T, B, I], float32 or bfloat16 as dz, and of its three weights.
 
-    kernel (I, F), x [T, B, I], h [T, B, H] before each step, dz [T, B, F]. Where x is the numbers [T, B] of the rows of
-    a table that were read, the kernel is that table (V, F), and there is no gradient of the input.
+    kernel: (I, F); x: [T, B, I]; h: [T, B, H], before each step; dz: [T, B, F]. If x is [T, B] int32, rows of a table
+    of products, kernel is that table (V, F), and the input has no gradient.
     """
     (steps, rows, features), dtype = dz.shape, dz.dtype
     dz, h = tf.reshape(dz, [steps * rows, features]), tf.reshape(h, [steps * rows, -1])
 
-    def by(a: tf.Tensor) -> tf.Tensor:
-        return _product(a, dz, onednn, tf.float32, transpose_a=True)
+    def gradient(a: tf.Tensor) -> tf.Tensor:
+        return product(a, dz, onednn, transposed="a")
 
     if x.dtype == tf.int32:
-        d_table = by(tf.one_hot(tf.reshape(x, [-1]), kernel.shape[0], dtype=dtype))
-        return None, d_table, by(h), (tf.ones([1, kernel.shape[0]]) @ d_table)[0]
-    d_bias = _product(tf.ones([1, steps * rows], dtype), dz, onednn, tf.float32)[0]
-    d_x = tf.reshape(_product(dz, kernel, onednn, dtype, transpose_b=True), x.shape)
-    return d_x, by(tf.reshape(x, [steps * rows, -1])), by(h), d_bias
-
-
-def _prepared(kernel: tf.Tensor, stored: tf.DType, transposed: bool, packed: bool) -> tf.Tensor:
-    """Return a recurrent kernel (H, F) as `_times_kernel` takes it."""
-    return _arranged(kernel, stored, transposed, packed) if transposed or packed else _as(kernel, stored)
-
-
-@compiled  # type: ignore[untyped-decorator]
-def _arranged(kernel: tf.Tensor, stored: tf.DType, transposed: bool, packed: bool) -> tf.Tensor:
-    kernel = tf.transpose(kernel) if transposed else kernel
-    return _pack(kernel) if packed else _narrow(kernel, stored)
-
-
-def _pack(kernel: tf.Tensor) -> tf.Tensor:
-    """Return (n, m) float32 in bfloat16 as oneDNN orders it: by 64 columns, two rows of a column a uint32.
-
-    [m / 64, n / 2, 64] as it is, which XLA makes in half the time that it takes to make it flat.
-    """
-    inner, outer = kernel.shape
-    shift, sixteen = tf.bitwise.right_shift, tf.constant(16, tf.uint32)
-    bits = tf.reshape(_rounded(kernel), [inner // 2, 2, outer])
-    pairs = shift(bits[:, 0], sixteen) | tf.bitwise.left_shift(shift(bits[:, 1], sixteen), sixteen)
-    return tf.transpose(tf.reshape(pairs, [inner // 2, outer // 64, 64]), [1, 0, 2])
-
-
-@functools.cache
-def packs(rows: int, units: int, features: int) -> bool:
-    """Return whether oneDNN reads a recurrent kernel in bfloat16 as `_pack` orders it, both ways, by trying it out.
-
-    Which order it takes is its own affair: it depends on the processor and the shape.
-    """
-    if units % 64 or not has_onednn("bfloat16"):
-        return False
-
-    @compiled  # type: ignore[untyped-decorator]
-    def both(a: tf.Tensor, kernel: tf.Tensor) -> list[tf.Tensor]:
-        kernels = _computed(_narrow(kernel, tf.uint16)), _computed(_pack(kernel))
-        return [_times_kernel(_narrow(a, tf.uint16), k, kernel.shape[1], False, onednn=True) for k in kernels]
-
-    def agree(inner: int, outer: int) -> bool:
-        case = [tf.random.stateless_normal(shape, (1, 2)) for shape in ((rows, inner), (inner, outer))]
-        plain, packed = both.get_concrete_function(*case)(*case)  # called as it is, it is warned of many shapes
-        return bool(np.allclose(plain, packed, rtol=1e-4, atol=1e-3))
-
-    with tf.init_scope():
-        try:
-            return agree(units, features) and agree(features, units)
-        except tf.errors.OpError:
-            return False
-
-
-@functools.cache
-def has_onednn(precision: str) -> bool:
-    """Return whether XLA calls oneDNN's products here, in a precision, and computes with them what it should.
-
-    A run may come from another machine. Where the processor lacks what oneDNN needs for bfloat16, it would end the
-    process, so that isn't tried out.
-    """
-    if precision == "bfloat16" and not multiplies_bfloat16():
-        return False
-    stored = tf.uint16 if precision == "bfloat16" else tf.float32
-
-    @compiled  # type: ignore[untyped-decorator]
-    def both(a: tf.Tensor, b: tf.Tensor) -> list[list[tf.Tensor]]:
-        a, b = _computed(_narrow(a, stored)), _computed(_narrow(b, stored))
-        return [
-            [
-                _product(a, b, onednn, tf.float32),
-                _product(tf.transpose(a), b, onednn, tf.float32, transpose_a=True),
-                tf.cast(_product(a, tf.transpose(b), onednn, a.dtype, transpose_b=True), tf.float32),
-            ]
-            for onednn in (True, False)
-        ]
-
-    with tf.init_scope():
-        try:
-            ours, plain = both(*(tf.random.stateless_normal(shape, (1, 2)) for shape in ((8, 32), (32, 64))))
-        except tf.errors.OpError:
-            return False
-        return all(np.allclose(a, b, rtol=2e-2, atol=2e-2) for a, b in zip(ours, plain, strict=True))
-
-
-# ---- what is stored in bfloat16 ---------------------------------------------------------------------------------
-# XLA turns a bfloat16 array inside a loop into float32 and back, whole, at every step (850 µs instead of 60). So the
-# compiled code sees uint16 and rounds with integers; the bitcast at the border copies nothing.
-
-
-def _narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Float32 to itself, or to the bits of the nearest bfloat16 (ties away from zero) as uint16."""
-    if dtype == tf.float32:
-        return x
-    return tf.cast(tf.bitwise.right_shift(_rounded(x), tf.constant(16, tf.uint32)), tf.uint16)
-
-
-def _rounded(x: tf.Tensor) -> tf.Tensor:
-    """Float32 to bits whose higher half is the nearest bfloat16. Ties to even cost a step 1 to 7 %."""
-    return tf.bitcast(x, tf.uint32) + 0x8000
-
-
-def _widen(x: tf.Tensor) -> tf.Tensor:
-    if x.dtype == tf.float32:
-        return x
-    return tf.bitcast(tf.bitwise.left_shift(tf.cast(x, tf.uint32), tf.constant(16, tf.uint32)), tf.float32)
-
-
-def _stored(x: tf.Tensor) -> tf.Tensor:
-    return tf.bitcast(x, tf.uint16) if x.dtype == tf.bfloat16 else x
-
-
-def _computed(x: tf.Tensor) -> tf.Tensor:
-    if x.dtype == tf.uint32:  # of `_pack`
-        return tf.reshape(tf.bitcast(x, tf.bfloat16), [-1])
-    return tf.bitcast(x, tf.bfloat16) if x.dtype == tf.uint16 else x
+        d_table = gradient(tf.one_hot(tf.reshape(x, [-1]), kernel.shape[0], dtype=dtype))
+        return None, d_table, gradient(h), (tf.ones([1, kernel.shape[0]]) @ d_table)[0]
+    d_bias = product(tf.ones([1, steps * rows], dtype), dz, onednn)[0]
+    d_x = tf.reshape(product(dz, kernel, onednn, dtype, transposed="b"), x.shape)
+    return d_x, gradient(tf.reshape(x, [steps * rows, -1])), gradient(h), d_bias

@@ -102,6 +102,34 @@ class Progress:
         """Return the progress that a checkpoint records."""
         return converted(checkpoint.summary["progress"], cls)
 
+    def elapsed(self, seconds: float) -> Self:
+        """Return the progress after so many seconds more."""
+        return replace(self, clock=self.clock + seconds, seconds=self.seconds + seconds)
+
+    def stepped(self) -> Self:
+        """Return the progress after one more step."""
+        return replace(self, step=self.step + 1)
+
+    def counted(self, nats: float, characters: int) -> Self:
+        """Return the progress after a window of so many characters, which cost ``nats`` in all, was read."""
+        return replace(self, nats=self.nats + nats, characters=self.characters + characters)
+
+    def validated(self, nats: float, stop: int | None, patience: int | None) -> Self:
+        """Return the progress after a validation of ``nats`` per character, in a schedule that ends at ``stop``."""
+        best = self.best is None or nats < self.best
+        worse = 0 if best else self.worse + 1
+        finished = self.step == stop or (patience is not None and worse >= patience)
+        improved = nats if best else self.best
+        return replace(self, best=improved, worse=worse, finished=finished, nats=0.0, characters=0, clock=0.0)
+
+    def recovered(self) -> Self:
+        """Return the progress after training went back to it because of a divergence: at half the rate."""
+        return replace(self, factor=self.factor / 2, recoveries=self.recoveries + 1)
+
+    def reopened(self) -> Self:
+        """Return the progress of a finished run that gets a new schedule."""
+        return replace(self, finished=False, worse=0)
+
 
 class Summary(TypedDict, total=False):
     """The text that a model was trained on, and the result."""

@@ -1,4 +1,4 @@
-"""What a file compressor makes of a text, as something to hold a model's bits per character against."""
+"""Bits per character of file compressors, as a baseline for a model's bits per character."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def bits_per_character(compressor: str, training: str, text: str) -> float:
-    """Return the bits by which compressing both exceeds compressing the training text, per character of ``text``.
+    """Return the bits that compressing ``training + text`` takes beyond ``training``, per character of ``text``.
 
-    So the compressor, like a model, has learnt from the training text before it meets the other one.
+    So the compressor, like a model, has learnt from the training text before it reads the other one.
     """
     compress = COMPRESSORS[compressor]
     known, both = (len(compress(part.encode("utf-8"))) for part in (training, training + text))

@@ -1,12 +1,12 @@
-"""Training on several devices or machines: a tf.distribute strategy by its name, and what a training asks of it.
+"""Data-parallel training on several devices or machines, by a tf.distribute strategy.
 
-TensorFlow carries everything. Without ``--distribute`` the strategy is its default one, under which a collective of
-one replica is no operation at all; so whatever trains is written once, for any number of replicas.
+Without ``--distribute`` the strategy is TensorFlow's default one, whose collectives do nothing. So the training code is
+written once, for any number of replicas.
 
-A replica is a device that computes a share of the batch's rows; a worker is a process, with one replica or, where it
-has several GPUs, more. Replica r of N has rows B·r/N .. B·(r+1)/N, and a worker's replicas follow each other.
+A replica is a device that computes some of the batch's rows. A worker is a process with one replica, or with one per
+GPU. Replica r of N has the rows B·r/N .. B·(r+1)/N, and the replicas of a worker have adjacent rows.
 
-What is named a collective here has to be called by all workers, in the same order: a worker waits in it for the others.
+Every worker has to call the functions marked as collectives, in the same order: each call waits for the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from chargen.files.reading import FILE_BYTES, read_regular
 from chargen.store.run import CHECKPOINT, CONFIG, CORPUS, METRICS, Run
 from chargen.text import corpus
 
-PIECE = 2**22  # int32 numbers of what is shared that travel at once: 16 MB
+BROADCAST_PIECE = 2**22  # int32 numbers that are broadcast at once: 16 MB
 GONE = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -41,65 +41,70 @@ GONE = (
 EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
-class Place(NamedTuple):
-    """Which of the workers a process is."""
+class Worker(NamedTuple):
+    """A process that trains, among ``workers`` of them."""
 
-    number: int  # 0 is the chief
+    rank: int  # 0 is the chief, which decides and writes the files
     workers: int
 
 
-ALONE = Place(0, 1)
+ONE_WORKER = Worker(0, 1)
 
 
-def place(name: str) -> Place:
-    """Return which worker this process is by TF_CONFIG, if it is ``workers`` that train; else the only one.
+def this_worker(name: str) -> Worker:
+    """Return the worker that this process is: by TF_CONFIG for ``workers``, else the only one.
 
-    Raises ChargenError if TF_CONFIG isn't there or doesn't say it.
+    Raises ChargenError if TF_CONFIG is missing or invalid.
     """
     if name != "workers":
-        return ALONE
+        return ONE_WORKER
     if not os.environ.get("TF_CONFIG"):
         raise ChargenError(
-            "--distribute workers needs the variable TF_CONFIG, in which a launcher such as Kubernetes' training "
-            "operator names all workers and this one; to try it out here: chargen launch --workers 2 -- train"
+            "--distribute workers needs the environment variable TF_CONFIG, which a launcher such as Kubernetes' "
+            "training operator sets; to try it on this machine: chargen launch --workers 2 -- train"
         )
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         cluster, kind, index = config["cluster"], config["task"]["type"], int(config["task"]["index"])
         addresses = {job: [str(address) for address in cluster.get(job, [])] for job in ("chief", "worker")}
         if kind not in addresses:
-            raise ChargenError(f"TF_CONFIG makes this process a {kind}: chargen has only chief and worker")
+            raise ChargenError(f"TF_CONFIG makes this process a {kind}, but chargen has only chief and worker")
         addresses[kind][index]
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise ChargenError(f"TF_CONFIG doesn't name the workers and which of them this is: {EXAMPLE} does") from None
+        raise ChargenError(
+            f"TF_CONFIG does not name the workers and this process's rank; an example: {EXAMPLE}"
+        ) from None
     everyone = addresses["chief"] + addresses["worker"]
     wrong = [a for a in everyone if not a.rpartition(":")[2].isdigit() or everyone.count(a) > 1]
     if wrong or index < 0 or len(addresses["chief"]) > 1:
-        problem = f"{wrong[0]} is not an address of one worker's own" if wrong else "there is more than one chief"
-        raise ChargenError(f"TF_CONFIG doesn't name the workers: {problem}; {EXAMPLE} does")
-    return Place(index if kind == "chief" else index + len(addresses["chief"]), len(everyone))
+        problem = f"{wrong[0]} is not the address of exactly one worker" if wrong else "there is more than one chief"
+        raise ChargenError(f"TF_CONFIG does not name the workers: {problem}; an example: {EXAMPLE}")
+    return Worker(index if kind == "chief" else index + len(addresses["chief"]), len(everyone))
 
 
 def replicas(name: str) -> int:
-    """Return over how many replicas a batch is divided, before there is a strategy. Raises ChargenError as `place`."""
+    """Return the number of replicas over which a batch is divided, before there is a strategy.
+
+    Raises ChargenError as `this_worker` does.
+    """
     devices = 1 if name == "none" else max(1, len(tf.config.list_physical_devices("GPU")))
-    return place(name).workers * devices
+    return this_worker(name).workers * devices
 
 
 def strategy(name: str) -> tf.distribute.Strategy:
-    """Return the strategy of a name; for ``workers``, when all of them are there.
+    """Return the strategy for a value of ``--distribute``; ``workers`` waits until all workers have joined.
 
-    Raises ChargenError if the workers can't be joined, or as `place`.
+    Raises ChargenError if this worker cannot join, or as `this_worker` does.
     """
     if name == "none":
         return tf.distribute.get_strategy()
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
-    place(name)
+    this_worker(name)
     communication = tf.distribute.experimental.CommunicationImplementation
     ring = tf.distribute.experimental.CommunicationOptions(implementation=communication.RING)
     gpus = tf.config.list_physical_devices("GPU")
-    # Handlers in Python would only be called when all the others have come.
+    # A Python signal handler would only run after all workers have joined.
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(communication_options=None if gpus else ring)
@@ -107,45 +112,45 @@ def strategy(name: str) -> tf.distribute.Strategy:
         own = tf.distribute.cluster_resolver.TFConfigClusterResolver()
         address = own.cluster_spec().task_address(own.task_type, own.task_id)
         raise ChargenError(
-            f"this worker, {address}, can't join the others: {str(error).splitlines()[0]}; is the address its own, "
-            "and the port free?"
+            f"this worker, {address}, cannot join the others: {str(error).splitlines()[0]}; check that the address is "
+            "this machine's and that the port is free"
         ) from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def whereabouts() -> Place:
-    """Return which worker this process is under the strategy in scope."""
+def current_worker() -> Worker:
+    """Return the worker that this process is under the strategy in scope."""
     resolver = tf.distribute.get_strategy().cluster_resolver
-    return place("workers" if resolver is not None and resolver.cluster_spec().as_dict() else "none")
+    return this_worker("workers" if resolver is not None and resolver.cluster_spec().as_dict() else "none")
 
 
-def share_of(count: int, which: Place) -> slice:
-    """Return the rows of a worker, of so many."""
-    return slice(count * which.number // which.workers, count * (which.number + 1) // which.workers)
+def rows_of(count: int, worker: Worker) -> slice:
+    """Return the rows of a worker, of ``count`` rows in all."""
+    return slice(count * worker.rank // worker.workers, count * (worker.rank + 1) // worker.workers)
 
 
-def spread(values: Any) -> Any:
-    """Return values of this worker's rows, given to its replicas: a nest of arrays whose first axis is the rows."""
+def to_replicas(values: Any) -> Any:
+    """Return a nest of arrays, whose first axis is this worker's rows, divided among the worker's replicas."""
     here = tf.distribute.get_strategy()
-    own = here.num_replicas_in_sync // whereabouts().workers
+    own = here.num_replicas_in_sync // current_worker().workers
 
     def distributed(array: Any) -> Any:
         def part(context: Any) -> tf.Tensor:
-            return tf.constant(array[share_of(len(array), Place(context.replica_id_in_sync_group % own, own))])
+            return tf.constant(array[rows_of(len(array), Worker(context.replica_id_in_sync_group % own, own))])
 
         return here.experimental_distribute_values_from_function(part)
 
     return tf.nest.map_structure(lambda array: None if array is None else distributed(array), values)
 
 
-def gatherer() -> Callable[[Any], Any]:
-    """Return a compiled function from a nest of values of each replica's rows to those of all rows. A collective."""
+def all_gatherer() -> Callable[[Any], Any]:
+    """Return a compiled function that gathers a nest of per-replica rows into all rows. A collective."""
     here = tf.distribute.get_strategy()
 
     def together(values: Any) -> Any:
-        # The identity's as an argument has no device, which is where TensorFlow would put the outcome.
+        # An argument has no device, and TensorFlow places the result on the input's device: identity gives it one.
         return tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, values), axis=0)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
@@ -156,10 +161,10 @@ def gatherer() -> Callable[[Any], Any]:
     return gather  # type: ignore[no-any-return]
 
 
-def total(numbers: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return the sum over all workers of an array, of the same shape and type in each. A collective."""
+def all_reduce(numbers: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return the sum over all workers of an array that has the same shape and dtype in each. A collective."""
     here = tf.distribute.get_strategy()
-    own = here.num_replicas_in_sync // whereabouts().workers
+    own = here.num_replicas_in_sync // current_worker().workers
     array = np.asarray(numbers)
 
     def part(context: Any) -> tf.Tensor:
@@ -168,30 +173,30 @@ def total(numbers: npt.ArrayLike) -> npt.NDArray[Any]:
     return np.array(here.reduce("SUM", here.experimental_distribute_values_from_function(part), axis=None))
 
 
-def share(data: bytes) -> bytes:
-    """Return the chief's bytes, whatever the others give. A collective."""
-    chief = whereabouts().number == 0
-    length = int(total(np.int64(len(data) if chief else 0)))
+def broadcast(data: bytes) -> bytes:
+    """Return the chief's bytes in every worker. A collective."""
+    chief = current_worker().rank == 0
+    length = int(all_reduce(np.int64(len(data) if chief else 0)))
     numbers = np.zeros(-(-length // 4), np.int32)
     if chief:
         numbers.view(np.uint8)[:length] = np.frombuffer(data, np.uint8)
-    pieces = [total(numbers[start : start + PIECE]) for start in range(0, len(numbers), PIECE)]
+    pieces = [all_reduce(numbers[start : start + BROADCAST_PIECE]) for start in range(0, len(numbers), BROADCAST_PIECE)]
     return b"".join(piece.tobytes() for piece in pieces)[:length]
 
 
-def same_run(run: Run | None, folder: Path) -> tuple[Run, Path]:
-    """Return the chief's run for it to be trained here, and the chief's path of it. A collective.
+def broadcast_run(run: Run | None, folder: Path) -> tuple[Run, Path]:
+    """Return the chief's run, and its path at the chief. A collective.
 
-    The chief gives the run, which is returned. All others give None, and get a copy of what training needs of it, in
-    ``folder``.
+    The chief gives its run, which is returned. Every other worker gives None, and gets a copy, in ``folder``, of the
+    files that training reads.
     """
-    if run is not None and whereabouts().workers == 1:
+    if run is not None and current_worker().workers == 1:
         return run, run.path
     given = b"" if run is None else os.fsencode(run.path)
-    path = Path(os.fsdecode(share(given)))
+    path = Path(os.fsdecode(broadcast(given)))
     kept = [f"{CORPUS}/{name}" for name in corpus.FILES]
     for name in (CONFIG, METRICS, CHECKPOINT, *kept):
-        data = share(read_regular(run.path / name, FILE_BYTES) if run and (run.path / name).exists() else b"")
+        data = broadcast(read_regular(run.path / name, FILE_BYTES) if run and (run.path / name).exists() else b"")
         if run is None and data:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
@@ -200,10 +205,10 @@ def same_run(run: Run | None, folder: Path) -> tuple[Run, Path]:
 
 @contextmanager
 def together(run: Path | None = None) -> Iterator[None]:
-    """While entered, another worker's end is a ChargenError that tells how to go on, whatever TensorFlow makes of it.
+    """Turn the errors that TensorFlow raises when another worker stops into a ChargenError that says how to go on.
 
-    A killed worker's connections are closed, which the others see at once; of one that hangs or is cut off no heartbeat
-    comes any more, which they see after 10 to 20 seconds.
+    The connections of a killed worker are closed, which the others notice at once. A worker that hangs, or whose
+    network fails, sends no heartbeat, which they notice after 10 to 20 seconds.
     """
     try:
         yield
@@ -211,4 +216,4 @@ def together(run: Path | None = None) -> Iterator[None]:
         if "ollective" not in str(error):
             raise
         with_ = f" with chargen train --resume {quote(str(run))}" if run else ""
-        raise ChargenError(f"a worker is gone, its own last words tell why: start all workers again{with_}") from None
+        raise ChargenError(f"a worker stopped (its log says why): start all workers again{with_}") from None

@@ -1,8 +1,8 @@
-"""How well a model predicts a text: the nats that each of its characters costs. Divide their sum by their count.
+"""How well a model predicts a text: the nats that each character costs.
 
-An evaluation is a function from ids (N,), N at least 2, and the places where documents start in them, in order, to
-what all but the first of them cost a model, (N - 1,) float32, each given what was read of its document before it; or
-(K, N - 1) at K temperatures, where it is made for them. Each protocol makes one of a model.
+An evaluation is a function from ids (N,), with N at least 2, and the sorted positions where documents start, to the
+costs of all characters but the first: (N - 1,) float32, each given the characters of its document before it. An
+evaluation at K temperatures returns (K, N - 1). Each protocol makes an evaluation of a model.
 """
 
 from __future__ import annotations
@@ -19,46 +19,44 @@ import tensorflow as tf
 
 from chargen import ChargenError
 from chargen.bits import bits
+from chargen.network.execution import shard_rows
 from chargen.network.model import CharLM, reset_rows
-from chargen.network.unroll import State, prepare, shard_rows
+from chargen.network.unroll import Masks, State
 from chargen.text.corpus import Starts
 from chargen.text.vocabulary import Ids, Vocabulary
-from chargen.training.distribute import ALONE, Place, share_of
+from chargen.training.distribute import ONE_WORKER, Worker, rows_of
 
-RUN_IN = 256  # characters a row reads before the first that counts
+RUN_IN = 256  # characters that a row reads before the first that counts
 ROWS, WINDOW = 64, 64
-WORTH_A_ROW = 4 * RUN_IN  # characters
-CONTEXT = 256  # of nanoGPT's small configurations
-RATE, DECAY, EPSILON = (
-    1e-3,
-    0.999,
-    1e-5,
-)  # of a dynamic evaluation's steps: 0.070 nats gained on 30 KB of a play; 3e-4 0.053
-STEP = 32  # characters between two updates: 16 gains no more in half as much time again, 64 less
+FEWEST_ROW_CHARACTERS = 4 * RUN_IN
+NANOGPT_CONTEXT = 256  # characters, as in nanoGPT's small configurations
+# Dynamic evaluation: the learning rate and decay of its RMSProp, which gains 0.070 nats on 30 KB of a play.
+DYNAMIC_RATE, DYNAMIC_DECAY, DYNAMIC_EPSILON = 1e-3, 0.999, 1e-5
+DYNAMIC_STEP = 32  # characters between two updates
 
 Costs = npt.NDArray[np.float32]
 NO_STARTS: Starts = np.zeros(0, np.int64)
 
 
 class Evaluation(Protocol):
-    """What the head of this file calls an evaluation."""
+    """An evaluation, as the head of this file defines it."""
 
     def __call__(self, ids: Ids, starts: Starts = NO_STARTS) -> Costs:
         """Return the costs (N - 1,) of ids (N,), or (K, N - 1)."""
 
 
 class Score(NamedTuple):
-    """What a text cost a model, or several texts after each other."""
+    """What a text, or several texts, cost a model."""
 
-    costs: npt.NDArray[np.float64]  # (N,) nats; of a text's first known character, which nothing has to predict, 0
-    unknown: str  # the characters that the model has no id for, each once; they are among the costs
-    unknown_characters: int  # how many of the text's characters they are
-    unknown_nats: float  # what they cost together
+    costs: npt.NDArray[np.float64]  # (N,) nats; 0 for a text's first known character, which is not predicted
+    unknown: str  # the distinct characters that the model has no id for
+    unknown_characters: int  # their number in the text
+    unknown_nats: float  # their cost, which is included in ``costs``
     texts: int = 1
 
     @property
     def characters(self) -> int:
-        """How many characters were predicted: all but the first of each text."""
+        """The number of predicted characters: all but the first of each text."""
         return len(self.costs) - self.texts
 
     @property
@@ -79,10 +77,10 @@ class Score(NamedTuple):
 
 
 def score(text: str, vocabulary: Vocabulary, evaluate: Evaluation, starts: Starts = NO_STARTS) -> Score:
-    """Return what a text costs, unknown characters included (`Vocabulary.escape_nats`).
+    """Return what a text costs, including unknown characters (`Vocabulary.escape_nats`).
 
-    The model reads its own unknown character in their place, if it has one, and else doesn't read them. ``starts`` are
-    the places in the text where documents start. Raises ChargenError if fewer than two of its characters are known.
+    The model reads its unknown character in their place, if it has one, and skips them otherwise. ``starts`` are the
+    positions in the text where documents start. Raises ChargenError if fewer than two characters are known.
     """
     ids, known = vocabulary.encode_known(text)
     if len(ids) < 2:
@@ -93,9 +91,9 @@ def score(text: str, vocabulary: Vocabulary, evaluate: Evaluation, starts: Start
 
 
 def score_each(texts: Sequence[str], vocabulary: Vocabulary, evaluate: Evaluation) -> list[Score]:
-    """Return what each of several texts costs, as `score` does: they are documents of one evaluation, in their order.
+    """Return the `score` of each of several texts, evaluated together as documents.
 
-    Each has two characters at least that are known.
+    Each text must have at least two known characters.
     """
     encoded = [vocabulary.encode_known(text) for text in texts]
     starts = np.cumsum([len(ids) for ids, _ in encoded])[:-1]
@@ -106,7 +104,7 @@ def score_each(texts: Sequence[str], vocabulary: Vocabulary, evaluate: Evaluatio
 
 
 def together(scores: Sequence[Score]) -> Score:
-    """Return the scores of several texts as one."""
+    """Return one score of several texts."""
     return Score(
         np.concatenate([score.costs for score in scores]),
         "".join(dict.fromkeys("".join(score.unknown for score in scores))),
@@ -117,7 +115,7 @@ def together(scores: Sequence[Score]) -> Score:
 
 
 def _score(text: str, vocabulary: Vocabulary, known: npt.NDArray[np.bool_], read: npt.NDArray[Any]) -> Score:
-    """Return the score of a text whose characters are ``known`` or not, of which those that are read cost ``read``."""
+    """Return the score of a text. ``known`` (N,) marks its known characters, ``read`` is the cost of those read."""
     costs = np.zeros(len(text))
     costs[known | (vocabulary.unknown is not None)] = read
     count = int((~known).sum())
@@ -127,15 +125,15 @@ def _score(text: str, vocabulary: Vocabulary, known: npt.NDArray[np.bool_], read
     return Score(costs, unknown, count, escape)
 
 
-def in_order(model: CharLM, which: Place = ALONE, temperatures: Sequence[float] | None = None) -> Evaluation:
-    """Return the evaluation of a text that is read in order, the state carried from its first character to its last.
+def in_order(model: CharLM, worker: Worker = ONE_WORKER, temperatures: Sequence[float] | None = None) -> Evaluation:
+    """Return the evaluation that reads a text in order, with the state carried from the first character to the last.
 
-    The text is read by up to 64 rows side by side. The first starts from a zero state; each other row first reads the
-    256 characters before its part, uncounted, and so comes to its part with the state that a single row would bring,
-    or near it: within 0.002 bits per character. The state is the evaluation's own. It restarts where documents start.
+    Up to 64 rows read parts of the text in parallel. The first row starts from a zero state. Every other row first
+    reads the 256 characters before its part without counting them, so that its state is close to that of a single row:
+    the result is within 0.002 bits per character. The state is reset where documents start.
 
-    Of several workers, each reads its share of the rows only; what the other rows' characters cost is 0 to it. With K
-    ``temperatures`` the costs are (K, N - 1): what the characters cost if the logits are divided by each.
+    A worker of several reads its own rows only, and reports 0 for the other rows' characters. With K ``temperatures``
+    the costs are (K, N - 1), one row for logits divided by each temperature.
     """
     window, degrees = _window(model, temperatures), () if temperatures is None else (len(temperatures),)
 
@@ -143,7 +141,7 @@ def in_order(model: CharLM, which: Place = ALONE, temperatures: Sequence[float] 
         characters = len(ids) - 1
         rows, run_in, part = _rows(characters)
         starting, width = _marked(len(ids), starts), min(WINDOW, part)
-        own, costs = np.arange(rows)[share_of(rows, which)], np.zeros((*degrees, rows * part), np.float32)
+        own, costs = np.arange(rows)[rows_of(rows, worker)], np.zeros((*degrees, rows * part), np.float32)
         state = model.zero_state(len(own))
         for start in range(-run_in, part, width) if len(own) else ():
             at = own[:, None] * part + np.arange(start, start + width)  # (rows, width)
@@ -160,15 +158,15 @@ def in_order(model: CharLM, which: Place = ALONE, temperatures: Sequence[float] 
 
 
 def reading_time(evaluate: Evaluation, ids: Ids, starts: Starts = NO_STARTS) -> float:
-    """Return the seconds that an `in_order` evaluation of ids (N,) takes, without its compiling.
+    """Return the seconds that an `in_order` evaluation of ids (N,) takes, without compilation.
 
-    It is measured on a text's beginning, long enough that its windows are as large as the whole text's.
+    It is measured on the beginning of the text, with windows as large as those of the whole text.
     """
-    few, began = ids[: ROWS * WORTH_A_ROW + 1], 0.0
+    few, began = ids[: ROWS * FEWEST_ROW_CHARACTERS + 1], 0.0
     inside = starts[starts < len(few)]
     if len(starts) and not len(inside):
-        inside = np.array([len(few) // 2])  # as windows with a start are compiled apart from those without
-    for _ in range(2):  # the first of which compiles
+        inside = np.array([len(few) // 2])  # windows with and without a start are compiled separately
+    for _ in range(2):  # the first one compiles
         began = time.monotonic()
         evaluate(few, inside)
     (_, first, short), (_, _, whole) = _rows(len(few) - 1), _rows(len(ids) - 1)
@@ -176,30 +174,30 @@ def reading_time(evaluate: Evaluation, ids: Ids, starts: Starts = NO_STARTS) -> 
 
 
 def _rows(characters: int) -> tuple[int, int, int]:
-    """Return how many rows read so many characters, what each reads before its part, and its part."""
-    rows = max(1, min(ROWS, characters // WORTH_A_ROW))
-    # Row r counts the characters predicted from positions r·part .. (r+1)·part - 1, after its run-in.
+    """Return the number of rows for so many characters, the run-in of each row, and the length of its part."""
+    rows = max(1, min(ROWS, characters // FEWEST_ROW_CHARACTERS))
+    # Row r counts the characters that are predicted from positions r·part .. (r+1)·part - 1.
     part = -(-characters // rows)
     return rows, RUN_IN if rows > 1 else 0, part + (-part % WINDOW if part > WINDOW else 0)
 
 
 def in_windows(model: CharLM) -> Evaluation:
-    """Return the evaluation that knows at most 256 characters, as nanoGPT's does: every window from a zero state.
+    """Return the evaluation that nanoGPT uses: windows of 256 characters, each from a zero state.
 
-    Each document begins with a window of its own.
+    A document starts a new window.
     """
     window = _window(model)
 
     def evaluate(ids: Ids, starts: Starts = NO_STARTS) -> Costs:
         characters = len(ids) - 1
         borders = itertools.pairwise([0, *starts[starts < characters].tolist(), characters])
-        first = np.concatenate([np.arange(start, end, CONTEXT) for start, end in borders])  # of each window
-        end = np.minimum(first + CONTEXT, [*first[1:], characters])
+        first = np.concatenate([np.arange(start, end, NANOGPT_CONTEXT) for start, end in borders])  # of each window
+        end = np.minimum(first + NANOGPT_CONTEXT, [*first[1:], characters])
         rows, costs = min(ROWS, len(first)), np.zeros(characters, np.float32)
         for number in range(0, len(first), rows):
-            # The last windows are read more than once, so that there are as many in each turn.
+            # The last window is read repeatedly, so that every batch has the same number of rows.
             own = np.minimum(np.arange(number, number + rows), len(first) - 1)
-            at = first[own, None] + np.arange(CONTEXT)
+            at = first[own, None] + np.arange(NANOGPT_CONTEXT)
             inside = np.minimum(at, characters - 1)
             x, y = ids[inside].astype(np.int32), ids[inside + 1].astype(np.int32)
             nats, _ = window(x, y, np.ones(rows, bool), model.zero_state(rows))
@@ -211,18 +209,17 @@ def in_windows(model: CharLM) -> Evaluation:
 
 
 def _window(model: CharLM, temperatures: Sequence[float] | None = None) -> Callable[..., tuple[Costs, State]]:
-    """Return the compiled reading of a window.
+    """Return a compiled function that evaluates a window.
 
-    It takes x, y (B, T) int32, begins (B,) bool, a state, and restarts (B, T) bool or None; it returns nats (B, T), or
-    (K, B, T) with K temperatures, and the state.
+    Arguments: x, y (B, T) int32, begins (B,) bool, the state, and restarts (B, T) bool or None. Returns nats (B, T), or
+    (K, B, T) with K temperatures, and the state after the window.
     """
 
     def cost(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         if temperatures is None:
             return tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
-        # Less their maximum once, for all: 8 temperatures of 65 logits take as long as TensorFlow's one operation
-        # (1.7 ms for 4,096 characters), of 10,000 logits 2.4 times as long. One after the other, as each takes as much
-        # memory as the logits.
+        # The maximum is subtracted once for all temperatures. They are computed one after the other, as each takes as
+        # much memory as the logits.
         logits -= tf.reduce_max(logits, -1, keepdims=True)
         own = tf.gather(logits, y, batch_dims=2)
         return tf.map_fn(
@@ -236,11 +233,11 @@ def _window(model: CharLM, temperatures: Sequence[float] | None = None) -> Calla
         x: tf.Tensor, y: tf.Tensor, begins: tf.Tensor, state: State, restarts: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, State]:
         read, groups = [], shard_rows(x.shape[0], model.execution.shards)
-        prepared = prepare(model.lstm, model.execution, [rows.stop - rows.start for rows in groups])
+        layers = model.prepared([rows.stop - rows.start for rows in groups])
         for rows in groups:
             part, carried = tf.nest.map_structure(lambda a: a[rows], (x, reset_rows(state, begins)))  # noqa: B023
             within = None if restarts is None else restarts[rows]
-            logits, after = model(part, carried, restarts=within, prepared=prepared)
+            logits, after = model.read(part, carried, Masks(restarts=within), layers)
             read.append((cost(logits, y[rows]), after))
         nats, states = zip(*read, strict=True)
         return tf.concat(nats, -2), tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *states)
@@ -249,10 +246,10 @@ def _window(model: CharLM, temperatures: Sequence[float] | None = None) -> Calla
 
 
 def dynamic(model: CharLM) -> Evaluation:
-    """Return the evaluation of a model that goes on learning from what it has scored (Krause et al. 2018).
+    """Return the dynamic evaluation of a model, which learns from what it has scored (Krause et al. 2018).
 
-    One row reads the text in order; after each stretch the weights take a step along its gradient, so every character
-    is predicted by weights that have seen only what stands before it. The model's weights are as before afterwards.
+    One row reads the text in order. After every 32 characters the weights take a gradient step, so each character is
+    predicted by weights that have seen only earlier characters. The model's weights are restored afterwards.
     """
     weights = [weight.value for weight in model.named_weights().values()]
     squares = [tf.Variable(tf.zeros(weight.shape), trainable=False) for weight in weights]
@@ -260,13 +257,14 @@ def dynamic(model: CharLM) -> Evaluation:
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def learn(x: tf.Tensor, y: tf.Tensor, state: State, restarts: Any, count: tf.Tensor) -> tuple[tf.Tensor, State]:
         with tf.GradientTape() as tape:
-            logits, state = model(x, tf.nest.map_structure(tf.stop_gradient, state), restarts=restarts)
+            logits, state = model.read(x, tf.nest.map_structure(tf.stop_gradient, state), Masks(restarts=restarts))
             nats = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
             loss = tf.reduce_mean(nats)
         for weight, square, gradient in zip(weights, squares, tape.gradient(loss, weights), strict=True):
             gradient = tf.convert_to_tensor(gradient)
-            square.assign(DECAY * square + (1 - DECAY) * gradient * gradient)
-            weight.assign_sub(RATE * gradient / (tf.sqrt(square / (1 - tf.pow(DECAY, count))) + EPSILON))
+            square.assign(DYNAMIC_DECAY * square + (1 - DYNAMIC_DECAY) * gradient * gradient)
+            unbiased = square / (1 - tf.pow(DYNAMIC_DECAY, count))
+            weight.assign_sub(DYNAMIC_RATE * gradient / (tf.sqrt(unbiased) + DYNAMIC_EPSILON))
         return nats, state
 
     def evaluate(ids: Ids, starts: Starts = NO_STARTS) -> Costs:
@@ -275,16 +273,16 @@ def dynamic(model: CharLM) -> Evaluation:
         for square in squares:
             square.assign(tf.zeros(square.shape))
         try:
-            for number, start in enumerate(range(0, len(costs), STEP)):
-                x, y = (ids[None, start + k : start + k + STEP].astype(np.int32) for k in (0, 1))
+            for number, start in enumerate(range(0, len(costs), DYNAMIC_STEP)):
+                x, y = (ids[None, start + k : start + k + DYNAMIC_STEP].astype(np.int32) for k in (0, 1))
                 x = x[:, : y.shape[1]]
                 within = starting[None, start : start + x.shape[1]]
                 restarts = within if within.any() else None
-                if y.shape[1] == STEP:
+                if y.shape[1] == DYNAMIC_STEP:
                     nats, state = learn(x, y, state, restarts, tf.constant(number + 1.0))
                 else:
                     nats, state = read(x, y, np.zeros(1, bool), state, restarts)
-                costs[start : start + STEP] = nats[0]
+                costs[start : start + DYNAMIC_STEP] = nats[0]
         finally:
             model.assign(kept)
         return costs

@@ -1,11 +1,15 @@
-"""Sizes and steps, from the text and what was asked."""
+"""Sizes, rates and steps of a run: a rule that follows the text, the time and the machine. Without TensorFlow.
+
+`chargen help choices` has the trials behind each number, and ``tests/trials.csv`` has those that a test checks.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -19,78 +23,78 @@ from chargen.store.run import Progress, Run, RunConfig
 from chargen.text.corpus import Corpus
 from chargen.text.streams import fit, windows_per_epoch
 
-MINUTES = 10.0  # where no length is asked for
+DEFAULT_MINUTES = 10.0
+LENGTHS = ("minutes", "epochs", "steps")  # the options that say how long a run is
 
-# What the sizes follow, found by hand with searches on texts of 0.2 to 1.1 million characters, 1 to 10 minutes long
-# (README has the table). One wide layer, as a second one costs more time than it gains in these budgets: of 3 minutes
-# 2 x 384 made 1.449 nats, 1 x 512 made 1.442; 64 streams, as they are read twice as fast as 16. Smaller layers lose on
-# a slow machine too: at 0.6 of the speed 256 units made 1.509 in a minute, 384 made 1.487; 640 1.449 in ten, 768 1.437.
-# Since the rates follow the width, in a minute of a Zen 3, random seeds 0, 1, 2: 256 units 1.482 1.493 1.483 of 2.3 to
-# 3.1 million characters, 320 1.474 1.488 1.475 of 1.9 to 2.1, 384 1.490 1.501 of 1.5; in three 384 1.432, 448 1.436.
-# In slower hours 256 made 1.504 1.504 1.486 of 2.0 to 2.4 million, 320 1.483 to 1.511 (nine runs, mean 1.496) of 1.5 to
-# 2.0: nothing to be told.
+# The units of the one layer that the rule chooses from. In budgets of 1 to 10 minutes a second layer costs more time
+# than it gains: of 3 minutes 2 x 384 made 1.449 nats and 1 x 512 made 1.442.
 UNITS = (64, 96, 128, 192, 256, 320, 384, 512, 640, 768, 1024, 1280)
-# The best rate falls with the width, about as its square root. 450 steps of 64 x 64 on a 1 MB play, nats: 128 units at
-# 0.014 1.633, 0.02 1.609, 0.028 1.586, 0.042 1.592, 0.06 1.629; 256 (another random seed) 0.014 1.530, 0.021 1.517,
-# 0.026 1.512, 0.035 1.529; 384 (600 steps, without Nesterov's momentum) 0.01 1.471, 0.015 1.454, 0.022 1.467; 512 (500
-# steps) 0.009 1.461, 0.014 1.447.
-RATE, HIGHEST_RATE = 0.34, 0.03  # of one unit; of all layers, as narrower ones than 128 were not tried
-# What is blanked, each figure at the temperature that suits its model. A 1 MB play, nats: 450 steps, 256 units, 1.8
-# passes, random seeds 0, 1: dropout 0 1.490 1.496, 0.07 1.500 1.501. 1,000 steps, 384 units, 4.1 passes: 0 1.430, 0.08
-# 1.428, 0.16 1.433, 0.25 1.433. 640 units, 5.6 passes: 0.27 1.417, 0.38 1.398; one thread 0.37 1.411, 0.3 with weight
-# drop 0.1 1.415.
-# A book of 220,000 characters, 384 units, random seed 0, bpc by dropout and weight drop. 11 passes: 0.2, 0.3, 0.4 and
-# 0.22 1.714 1.719 1.723; 0.3 and 0.12 1.724; 0.2 and 0.3 1.729; 0.35 and none 1.761. 23 passes: 0.4 and 0.15, 0.2 1.689
-# 1.692; 0.3 and 0.22, 0.3 1.694 1.704; 0.3, 0.5 and 0.4 1.725 1.751.
-# For each pass after so many, times the units, divided by the root of the text's characters; and at the most. So the
-# book's 11 passes get 0.4, for the sake of the play's 5.6 and the book's 23.
-DROPOUT, FREE_OF_DROPOUT, HIGHEST_DROPOUT = 0.19, 2.5, 0.4
-WEIGHT_DROP, FREE_OF_WEIGHT_DROP, HIGHEST_WEIGHT_DROP = 0.065, 8, 0.2  # for each pass after so many; and at the most
-# From so many distinct characters on, the last layer's rank is a sixth of the units. 1 x 384 on Chinese poems made in 2
-# minutes, with rank 64 and whole: 7.25 and 7.40 bpc of 2,874 distinct characters, 7.77 and 8.00 of 4,935, 8.29 and 8.54
-# of 14,288; of these in 5 minutes 7.58 and 8.02. Rank 128 made 8.30 in 2 minutes.
-LARGE, RANK_SHARE = 2000, 6
-# What training gets of the speed at which NumPy multiplies float32 matrices on all cores, counting 6 operations for
-# each character and weight, and each unit as many weights: that makes 206 to 238 GFLOP/s from 2 x 128 to 2 x 512 in
-# float32 on a Zen 4, where the weights alone made 130 to 197. A Zen 3 gets 0.93 of the median float32 product so, a Zen
-# 4 should get 1.12; bfloat16's is the share measured before, 1.56, made larger alike. Of the best product, which is
-# what counts, it is a tenth less (reckoned): one moment's median made a run of 10 minutes guess half of what it read.
-# All of this is of the unroll before. With AMX, one minute of 1 x 384: 3.7M characters guessed, 3.9M read.
-SHARES = {"bfloat16": 1.6, "float32": 0.9}
-WEIGHTS_FOR_UNIT = 700
+# A layer of 384 units is worth its time if it reads this many characters; other widths need them in proportion to the
+# width to the power of 1.5.
+WORTHWHILE_CHARACTERS, WORTHWHILE_UNITS, WORTHWHILE_POWER = 2.2e6, 384, 1.5
+# The best learning rate is about inversely proportional to the root of the width. Rates above 0.03 were not better.
+UNIT_LEARNING_RATE, HIGHEST_LEARNING_RATE = 0.34, 0.03
+# Dropout for each pass over the text after the first 2.5, times the units over the root of the text's characters.
+DROPOUT_PER_PASS, PASSES_WITHOUT_DROPOUT, HIGHEST_DROPOUT = 0.19, 2.5, 0.4
+# Weight drop for each pass after the first 8.
+WEIGHT_DROP_PER_PASS, PASSES_WITHOUT_WEIGHT_DROP, HIGHEST_WEIGHT_DROP = 0.065, 8, 0.2
+# With so many distinct characters, a last layer of low rank is faster and better: on Chinese poems of 4,935 distinct
+# characters 7.77 bpc after 2 minutes, and 8.00 with a whole one.
+LOW_RANK_VOCABULARY, UNITS_PER_RANK = 2000, 6
+# The share of NumPy's speed of float32 products that training reaches, at 6 operations per weight and character. The
+# work that does not multiply counts as this many weights per unit.
+TRAINING_SPEED = {"bfloat16": 1.6, "float32": 0.9}
+WEIGHTS_PER_UNIT = 700
 MEASURED_SECONDS = 0.2
 
 
-def plan(
-    corpus: Corpus, model: ModelConfig, train: TrainConfig, asked: Collection[str], speed: float, replicas: int = 1
-) -> RunConfig:
-    """Return the configuration of a new run on a corpus, whose batches are divided among so many replicas.
+@dataclass(frozen=True)
+class Request:
+    """What a training is asked for. Options that are not ``explicit`` are chosen by the rule."""
 
-    ``speed`` is what `machine` measures, of all of them together.
+    model: ModelConfig
+    train: TrainConfig
+    explicit: Collection[str] = frozenset()  # names of the options that were given
+    files: tuple[str, ...] = ()
+    parent: Path | None = None  # a run or model file to begin from
+    resume: Path | None = None  # a run to go on with
 
-    Its execution is still to be chosen, by `unroll.choose`; if minutes were given, the step where it ends and what
-    follows from that are still to be `fixed`. What is in ``asked`` is left as it is. The rest follows `sizes`; then
-    batch size and window are made smaller where the text is too short for them (see `streams.fit`). Raises ChargenError
-    if the batch size that is asked for can't be divided among the replicas.
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes a run: the operations per second that training reaches, and the replicas that share each batch."""
+
+    speed: float
+    replicas: int = 1
+
+
+def plan(request: Request, corpus: Corpus, machine: Machine) -> RunConfig:
+    """Return the configuration of a new run on a corpus.
+
+    Explicit options stay as they are. The rest follows `sizes`, and batch size and window shrink to fit a short text
+    (see `streams.fit`). The execution is not chosen yet; for a run of some minutes, neither is the number of steps (see
+    `fixed`). Raises ChargenError if an explicit batch size cannot be divided among the replicas.
     """
+    explicit, train, replicas = request.explicit, request.train, machine.replicas
     characters = len(corpus.split(train)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
-        train = replace(train, minutes=MINUTES)
-    units = model.units if "units" in asked else None
-    chosen = sizes(characters, len(corpus.vocabulary), train, speed, units)
-    model = replace(model, **{n: v for n, v in chosen.items() if hasattr(model, n) and n not in asked})
-    train = replace(train, **{n: v for n, v in chosen.items() if hasattr(train, n) and n not in asked})
+        train = replace(train, minutes=DEFAULT_MINUTES)
+    units = request.model.units if "units" in explicit else None
+    chosen = sizes(characters, len(corpus.vocabulary), train, machine.speed, units)
+    chosen = {name: value for name, value in chosen.items() if name not in explicit}
+    model = replace(request.model, **{n: v for n, v in chosen.items() if hasattr(request.model, n)})
+    train = replace(train, **{n: v for n, v in chosen.items() if hasattr(train, n)})
     batch_size, seq_length = train.batch_size, train.seq_length
-    if "batch_size" not in asked:
-        at_most, shorten = max(batch_size, replicas), "seq_length" not in asked
+    if "batch_size" not in explicit:
+        at_most, shorten = max(batch_size, replicas), "seq_length" not in explicit
         batch_size, seq_length = fit(characters, at_most, seq_length, shorten=shorten, multiple=replicas)
-    elif "seq_length" not in asked:
+    elif "seq_length" not in explicit:
         seq_length = max(1, min(seq_length, (characters - 1) // batch_size))
     train = replace(train, batch_size=batch_size, seq_length=seq_length)
     if batch_size % replicas:
         less = batch_size // replicas * replicas
         would = f"{less} or {less + replicas}" if less else f"{replicas}"
-        raise ChargenError(f"--batch-size {batch_size} can't be divided among {replicas} workers: {would} would")
+        raise ChargenError(f"--batch-size {batch_size} cannot be divided among {replicas} workers; use {would}")
     config = RunConfig(
         model=model,
         train=train,
@@ -107,35 +111,35 @@ def plan(
 
 
 def fixed(config: RunConfig, stop: int, characters: int) -> RunConfig:
-    """Return the configuration of a run that is known to end at a step, on a training text of so many characters.
+    """Return the configuration of a run that ends at step ``stop``, on a training text of so many characters.
 
-    How much is blanked is chosen with that, unless it was asked for.
+    Dropout and weight drop are chosen with it, unless they are explicit.
     """
-    train, chosen = config.train, _blanked(config, stop, characters)
-    train = replace(train, **{name: share for name, share in chosen.items() if getattr(train, name) is None})
+    train, chosen = config.train, _dropout_of(config, stop, characters)
+    train = replace(train, **{name: rate for name, rate in chosen.items() if getattr(train, name) is None})
     return replace(config, stop=stop, train=train)
 
 
-def _blanked(config: RunConfig, stop: int, characters: int) -> dict[str, Any]:
+def _dropout_of(config: RunConfig, stop: int, characters: int) -> dict[str, Any]:
     read = stop * config.train.batch_size * config.train.seq_length
-    return blanked(config.model.units, characters, read / characters)
+    return dropout_rates(config.model.units, characters, read / characters)
 
 
-def blanked(units: int, characters: int, passes: float) -> dict[str, Any]:
-    """Return the shares that are blanked at random, by the names of their options.
+def dropout_rates(units: int, characters: int, passes: float) -> dict[str, float]:
+    """Return ``dropout`` and ``weight_drop`` for a layer that reads a text of so many characters so many times.
 
-    The oftener a text of so many characters is read, and the larger the layer is for it, the more of it is blanked.
+    Both grow with the passes, and dropout also with the size of the layer for its text.
     """
-    dropout = DROPOUT * (passes - FREE_OF_DROPOUT) * units / characters**0.5
-    weight_drop = WEIGHT_DROP * (passes - FREE_OF_WEIGHT_DROP)
+    dropout = DROPOUT_PER_PASS * (passes - PASSES_WITHOUT_DROPOUT) * units / characters**0.5
+    weight_drop = WEIGHT_DROP_PER_PASS * (passes - PASSES_WITHOUT_WEIGHT_DROP)
     return {
         "dropout": round(min(HIGHEST_DROPOUT, max(0.0, dropout)), 2),
         "weight_drop": round(min(HIGHEST_WEIGHT_DROP, max(0.0, weight_drop)), 2),
     }
 
 
-def machine(train: TrainConfig) -> float:
-    """Return about how many operations a second training gets here, from a fifth of a second of NumPy's products."""
+def training_speed(train: TrainConfig) -> float:
+    """Return about how many operations per second training reaches here, from 0.2 s of NumPy's matrix products."""
     precision = train.precision
     if precision == "auto":
         precision = "bfloat16" if multiplies_bfloat16() else "float32"
@@ -145,8 +149,8 @@ def machine(train: TrainConfig) -> float:
         began = time.perf_counter()
         np.matmul(a, b)
         laps.append(time.perf_counter() - began)
-    product = 2 * a.shape[0] * a.shape[1] * b.shape[1] / min(laps)  # what else runs can only make it slower
-    return SHARES[precision] * product * (train.threads or cores()) / cores()
+    product = 2 * a.shape[0] * a.shape[1] * b.shape[1] / min(laps)  # other processes can only make it slower
+    return TRAINING_SPEED[precision] * product * (train.threads or cores()) / cores()
 
 
 def sizes(
@@ -154,74 +158,71 @@ def sizes(
 ) -> dict[str, Any]:
     """Return the settings that suit a training text and the length of a run, by the names of their options.
 
-    characters, vocabulary: how many the training text has, and how many distinct ones. If ``units`` aren't
-    given: a larger layer is worth it when it will read enough.
+    characters, vocabulary: the number of characters of the training text, and of distinct ones. Unless ``units`` are
+    given, they are the most that read enough characters to be worth their time.
     """
     if units is None:
-        units = max((u for u in UNITS if _read(u, characters, vocabulary, train, speed) >= worth(u)), default=UNITS[0])
+        worth = (u for u in UNITS if _read(u, characters, vocabulary, train, speed) >= worthwhile_characters(u))
+        units = max(worth, default=UNITS[0])
     return {
-        "layers": 1,
         "units": units,
         "output_rank": output_rank(units, vocabulary),
-        "batch_size": 64,
-        "seq_length": 64,
-        "learning_rate": min(HIGHEST_RATE, round(RATE / units**0.5, 4)),
-        **dict.fromkeys(blanked(units, characters, 0)),  # to be `fixed` with the number of steps
+        "learning_rate": min(HIGHEST_LEARNING_RATE, round(UNIT_LEARNING_RATE / units**0.5, 4)),
+        "dropout": None,  # chosen when the number of steps is known
+        "weight_drop": None,
     }
 
 
 def reason(config: RunConfig, corpus: Corpus, speed: float) -> str:
-    """Return, in a line, what the sizes of a run follow from; what was asked for is as it was asked."""
+    """Return, in a line, why a run has its number of units."""
     characters = len(corpus.split(config.train)[0].ids)
     read = _read(config.model.units, characters, len(corpus.vocabulary), config.train, speed)
     return (
-        f"some {read:,.0f} characters will be read, the text {read / characters:.1f} times; "
-        f"{config.model.units} units are worth it from {worth(config.model.units):,.0f} on"
+        f"training will read about {read:,.0f} characters, {read / characters:.1f} times the text; "
+        f"{config.model.units} units pay from {worthwhile_characters(config.model.units):,.0f} on"
     )
 
 
 def output_rank(units: int, vocabulary: int) -> int:
-    """Return the rank that suits the last layer: 0, which is a whole one, unless the vocabulary is large."""
-    return max(1, units // RANK_SHARE) if vocabulary >= LARGE else 0
+    """Return the rank that suits the last layer; 0, which is a whole layer, unless the vocabulary is large."""
+    return max(1, units // UNITS_PER_RANK) if vocabulary >= LOW_RANK_VOCABULARY else 0
 
 
-def worth(units: int) -> float:
-    """Return how many characters a layer of so many units has to read to become better than a smaller one."""
-    return float(2.2e6 * (units / 384) ** 1.5)
+def worthwhile_characters(units: int) -> float:
+    """Return how many characters a layer has to read to become better than a narrower one."""
+    return WORTHWHILE_CHARACTERS * float((units / WORTHWHILE_UNITS) ** WORTHWHILE_POWER)
 
 
 def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, speed: float) -> float:
-    """Return how many characters will be read, by a guess if it is minutes that were given."""
+    """Return how many characters will be read: an estimate, if the run is given minutes."""
     if train.steps is not None:
         return train.steps * train.batch_size * train.seq_length
     if train.epochs is not None:
         return train.epochs * characters
     model = ModelConfig(units=units, output_rank=output_rank(units, vocabulary))
-    shapes = weight_shapes(vocabulary, model).values()
-    seconds = 60 * (train.minutes or MINUTES)
-    return seconds * speed / (6 * (sum(map(prod, shapes)) + WEIGHTS_FOR_UNIT * units))
+    weights = sum(map(prod, weight_shapes(vocabulary, model).values())) + WEIGHTS_PER_UNIT * units
+    return 60 * (train.minutes or DEFAULT_MINUTES) * speed / (6 * weights)
 
 
-def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str], replicas: int = 1) -> RunConfig:
-    """Return the configuration with which a run goes on; of ``train`` only what is in ``asked`` counts, and distribute.
+def resume(run: Run, corpus: Corpus, request: Request, replicas: int = 1) -> RunConfig:
+    """Return the configuration with which a run goes on. Of the request, explicit options and ``distribute`` count.
 
-    A finished run gets a new schedule, of the minutes, epochs or steps that are asked for, from the step where it is;
-    without one it stays finished. What is blanked is chosen again if it is what the rule chose, asked for or not.
-    Raises ChargenError if a schedule is asked for and the run is not finished, or if the run's batch size can't be
-    divided among so many replicas.
+    A finished run gets a new schedule from its last step on, of the explicit minutes, epochs or steps; without one it
+    stays finished. Dropout that the rule chose is chosen again. Raises ChargenError if a schedule is explicit and the
+    run is not finished, or if the run's batch size cannot be divided among the replicas.
     """
     config, checkpoint = run.config, run.checkpoint()
     if config.train.batch_size % replicas:
         numbers = [n for n in range(1, config.train.batch_size + 1) if config.train.batch_size % n == 0]
         raise ChargenError(
-            f"the {config.train.batch_size} streams of {run.path} can't be divided among {replicas} workers: "
+            f"the {config.train.batch_size} streams of {run.path} cannot be divided among {replicas} workers; "
             f"go on with {' or '.join(map(str, numbers))}"
         )
-    config = replace(config, train=replace(config.train, distribute=train.distribute))
+    config = replace(config, train=replace(config.train, distribute=request.train.distribute))
     progress = Progress() if checkpoint is None else Progress.of(checkpoint)
-    length = [name for name in ("minutes", "epochs", "steps") if name in asked]
-    if "patience" in asked:
-        config = replace(config, train=replace(config.train, patience=train.patience))
+    length = [name for name in LENGTHS if name in request.explicit]
+    if "patience" in request.explicit:
+        config = replace(config, train=replace(config.train, patience=request.train.patience))
     if not run.finished(progress):
         if length:
             raise ChargenError(
@@ -229,18 +230,21 @@ def resume(run: Run, corpus: Corpus, train: TrainConfig, asked: Collection[str],
                 f"`chargen train --resume {quote(str(run.path))}`, then train it further"
             )
         return config
-    if not length:
-        return config
+    return _further(config, progress.step, corpus, request) if length else config
+
+
+def _further(config: RunConfig, step: int, corpus: Corpus, request: Request) -> RunConfig:
+    """Return the configuration of a finished run with a new schedule, from its last step on."""
     characters = len(corpus.split(config.train)[0].ids)
-    chosen = {} if config.stop is None else _blanked(config, config.stop, characters)
-    again: dict[str, Any] = {name: None for name, share in chosen.items() if getattr(config.train, name) == share}
-    settings = replace(config.train, minutes=train.minutes, epochs=train.epochs, steps=train.steps, **again)
-    config, steps = replace(config, train=settings, start=progress.step, stop=None), _steps(settings, characters)
-    return config if steps is None else fixed(config, progress.step + steps, characters)
+    chosen = {} if config.stop is None else _dropout_of(config, config.stop, characters)
+    again: dict[str, Any] = {name: None for name, rate in chosen.items() if getattr(config.train, name) == rate}
+    train = replace(config.train, **{name: getattr(request.train, name) for name in LENGTHS}, **again)
+    config, steps = replace(config, train=train, start=step, stop=None), _steps(train, characters)
+    return config if steps is None else fixed(config, step + steps, characters)
 
 
-def _steps(config: TrainConfig, characters: int) -> int | None:
-    """Return how many steps are asked for on a training text of so many characters, if not minutes; one at least."""
-    if config.steps is not None or config.epochs is None:
-        return config.steps
-    return max(1, round(config.epochs * windows_per_epoch(characters, config.batch_size, config.seq_length)))
+def _steps(train: TrainConfig, characters: int) -> int | None:
+    """Return the number of steps, at least 1, of a run that is not given minutes."""
+    if train.steps is not None or train.epochs is None:
+        return train.steps
+    return max(1, round(train.epochs * windows_per_epoch(characters, train.batch_size, train.seq_length)))

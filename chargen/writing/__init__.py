@@ -1,1 +1,1 @@
-"""From a model to text: the batch-1 clone, sampling, and what is shown of it. Without TensorFlow."""
+"""From a model to text, without TensorFlow: the batch-1 clone, sampling, and how samples are shown."""

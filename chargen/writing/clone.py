@@ -1,6 +1,6 @@
-"""The stateful clone: a trained model's weights with a state of one row, or a few, in NumPy alone.
+"""The stateful clone: a trained model's weights with a state of one row or a few, in NumPy.
 
-Gates, with z the sum of the products and the bias, and `*` by element::
+The gates, where z is the sum of the matrix products and the bias, and `*` is element-wise::
 
     i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)        c = f * c + i * g        h = o * tanh(c)
 
@@ -32,9 +32,9 @@ from chargen.writing.sampler import filters, generators
 
 Floats = npt.NDArray[np.float32]
 
-WINDOW = 256  # characters of a long seed whose input products are made at once
-STATE_BYTES = 2**28  # of a state's file, at the most
-ADVICE = "feed the text again, and save its state anew"
+WINDOW = 256  # characters of a text whose input products are one matrix product
+STATE_BYTES = 2**28  # of a state file, at most
+ADVICE = "feed the text again, and save its state again"
 
 
 class _Numbers(TypedDict):
@@ -53,48 +53,46 @@ class _Generator(TypedDict):
 
 @dataclass(frozen=True)
 class StateHeader(Header):
-    """What a saved state says of itself."""
+    """The header of a state file."""
 
-    model: Sha256  # its `Clone.fingerprint`
+    model: Sha256  # `Clone.fingerprint` of its model
     generator: _Generator | None
 
     KIND: ClassVar[str] = "state"
 
     def check(self, shapes: Shapes) -> None:
-        """Raise DamagedError if these aren't what a clone of one row carries."""
+        """Raise DamagedError if the arrays aren't the state of one row."""
         units = next(iter(shapes.values()), ())[-1:]
         if not units or shapes != state_shapes(1, len(shapes) // 2, *units):
-            raise DamagedError("arrays: they are not the h and c of one row")
+            raise DamagedError("arrays: not the h and c of one row")
 
 
 class _Layer(NamedTuple):
-    """One layer's weights, laid out once for the step: a row of them makes one number of z.
+    """One layer's weights, arranged for `Clone.step`: each row computes one element of z.
 
-    The gates' order is i, f, o, g, and the rows of i, f and o are halved, as σ(z) = ½ tanh(½ z) + ½: one tanh then
-    serves all four gates, and what is left to do for three of them are two calls.
+    The gates are in the order i, f, o, g. The rows of i, f and o are halved: as σ(z) = ½ tanh(½ z) + ½, a single tanh
+    serves all four gates, followed by a multiplication and an addition for three of them.
     """
 
-    kernel: Floats  # (4H, I + H): the input's part, then the recurrent; of the lowest layer only the recurrent, I = 0
+    kernel: Floats  # (4H, I + H): input kernel, recurrent kernel; the lowest layer has the recurrent one only, I = 0
     bias: Floats  # (4H,)
 
 
 class Clone:
-    """A model that reads characters and tells what it expects next; it remembers until `reset_states`.
+    """A model that reads characters and predicts the next; it carries its state until `reset_states`.
 
-    ``clone.feed("The ")`` reads, ``clone.logits`` is what it expects, ``clone.generate(200)`` goes on.
+    ``clone.feed("The ")`` reads a text, ``clone.logits`` is the prediction, ``clone.generate(200)`` continues the text.
     """
 
     def __init__(self, weights: Arrays, vocabulary: Vocabulary) -> None:
-        """Take weights named as in `modelfile`, and the vocabulary they were trained with."""
+        """Take weights, named as in `modelfile`, and the vocabulary of their training."""
         self.vocabulary = vocabulary
         self._weights = weights
-        names = [name.removesuffix("/bias") for name in weights if name.startswith("lstm_") and name.endswith("/bias")]
-        self._layers = [_layer(weights, name, lowest=name == "lstm_0") for name in sorted(names, key=_number)]
-        # The lowest layer's input product is one of V vectors: a row of this table (V, 4H), with the bias in it.
-        lowest = np.concatenate([weights["lstm_0/kernel"], weights["lstm_0/bias"][None]])
-        self._table = np.concatenate([weights["embedding"], np.ones((len(vocabulary), 1), np.float32)], 1) @ _gates(
-            lowest
-        )
+        layers = sum(name.startswith("lstm_") and name.endswith("/bias") for name in weights)
+        self._layers = [_layer(weights, number) for number in range(layers)]
+        # The lowest layer's input product has only V values: the rows of this table (V, 4H), which includes the bias.
+        lowest = _gates(np.concatenate([weights["lstm_0/kernel"], weights["lstm_0/bias"][None]]))
+        self._table = np.concatenate([weights["embedding"], np.ones((len(vocabulary), 1), np.float32)], 1) @ lowest
         self._dense = np.ascontiguousarray(weights["dense/kernel"].T, np.float32)  # (V, H)
         self._dense_bias = np.asarray(weights["dense/bias"], np.float32)
         self._units = self._dense.shape[1]
@@ -102,20 +100,19 @@ class Clone:
 
     @classmethod
     def open(cls, path: str | Path | None = None) -> Self:
-        """Open a model file or the best model of a run; None is the newest run's.
+        """Open a model file, or the best model of a run; None is the newest run.
 
-        Raises ChargenError if there is no model there.
+        Raises ChargenError if there is no model at ``path``.
         """
         file = open_model(None if path is None else Path(path))
         return cls(file.weights, file.vocabulary)
 
     def _set_rows(self, rows: int) -> None:
-        """Make the state, zero, and the buffers that a step of so many rows works in; a step then allocates nothing."""
+        """Allocate a zero state and the buffers of a step for ``rows`` rows; a step then allocates nothing."""
         units, layers = self._units, len(self._layers)
         self.rows = rows
-        # Feature-major: a row of the batch is a column here, as OpenBLAS multiplies [2048, 512] by [512, 64] a third
-        # faster than the transposed, and by [512, 8] twice as fast. All layers' h lie below one another, so that a
-        # layer's input and its own h are one slice.
+        # Feature-major: a row of the batch is a column here, which OpenBLAS multiplies up to twice as fast. The layers
+        # are stacked, so that a layer's input and its own h are one slice.
         self._h = np.zeros((layers * units, rows), np.float32)
         self._c = np.zeros((layers * units, rows), np.float32)
         self._z = np.empty((4 * units, rows), np.float32)
@@ -130,17 +127,17 @@ class Clone:
 
     @property
     def logits(self) -> Floats:
-        """What each row expects next, (rows, V): good until more is read."""
+        """The prediction of each row's next character, (rows, V); valid until more is read."""
         return self._logits.T
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing was read yet, or all was forgotten."""
+        """Whether nothing has been read since the start or the last reset."""
         return not self._h.any()
 
     @property
     def state(self) -> tuple[LayerState, ...]:
-        """A copy of what is carried, by layer: each ``h`` and ``c`` (rows, H). It can be assigned to go back to it."""
+        """A copy of the state: for each layer ``h`` and ``c``, both (rows, H). Assigning it restores it."""
         return tuple(LayerState(self._h[s].T.copy(), self._c[s].T.copy()) for s in self._slices())
 
     @state.setter
@@ -155,11 +152,11 @@ class Clone:
         return [slice(n * self._units, (n + 1) * self._units) for n in range(len(self._layers))]
 
     def reset_states(self) -> None:
-        """Forget everything read: the state becomes zero."""
+        """Set the state to zero."""
         self._set_rows(self.rows)
 
-    def repeat(self, rows: int) -> Clone:
-        """Return a clone of so many rows, each of which has read what this one, of one row, has."""
+    def repeat(self, rows: int) -> Self:
+        """Return a clone of ``rows`` rows, each in the state of this clone's only row. The weights are shared."""
         other = copy.copy(self)
         other._set_rows(rows)
         other._h[:], other._c[:] = self._h, self._c
@@ -167,14 +164,14 @@ class Clone:
         return other
 
     def keep(self, rows: npt.NDArray[np.intp]) -> None:
-        """Drop all rows but those, given in order."""
+        """Drop all rows but these (n,), which stay in this order."""
         h, c = self._h[:, rows], self._c[:, rows]
         self._set_rows(len(rows))
         self._h[:], self._c[:] = h, c
         self._make_logits()
 
     def step(self, ids: npt.NDArray[np.integer]) -> Floats:
-        """Read one character in each row, ids (rows,); return ``logits`` (rows, V), good until the next step."""
+        """Read one character in each row, ids (rows,); return `logits` (rows, V), valid until the next step."""
         units, z = self._units, self._z
         gates, i, f, o, g = z[: 3 * units], *(z[k * units : (k + 1) * units] for k in range(4))
         for number, layer in enumerate(self._layers):
@@ -199,14 +196,14 @@ class Clone:
         return self.logits
 
     def read(self, ids: npt.ArrayLike) -> Floats:
-        """Read the ids (n,) in the one row there is; return the logits after each of them: (n, V)."""
+        """Read ids (n,) in the only row; return the logits after each of them: (n, V)."""
         return np.asarray(self._window(np.asarray(ids, np.int64)) @ self._dense.T + self._dense_bias)
 
     def feed(self, text: str | npt.ArrayLike) -> Floats:
-        """Read a text, or its ids (n,), in the one row there is; return the logits after it: (V,).
+        """Read a text, or its ids (n,), in the only row; return the logits after it: (V,).
 
-        Logits are what the next character is drawn from: the logarithm of its probability, up to a constant. Raises
-        ChargenError for a character that is not in the vocabulary (`Vocabulary.repair` removes those).
+        Logits are log-probabilities of the next character up to a constant. Raises ChargenError for a character that
+        is not in the vocabulary (`Vocabulary.repair` removes those).
         """
         ids = self.vocabulary.encode(text) if isinstance(text, str) else np.asarray(text, np.int64)
         for start in range(0, len(ids), WINDOW):
@@ -214,9 +211,9 @@ class Clone:
         return np.array(self.logits[0])
 
     def _window(self, ids: npt.NDArray[Any]) -> Floats:
-        """Read ids (n,), layer by layer, the input products of a layer at once; return the top outputs (n, H)."""
+        """Read ids (n,) layer by layer, with one input product a layer; return the outputs of the top layer (n, H)."""
         if self.rows != 1:
-            raise ValueError("a text is read by a clone of one row: read it first, then repeat the clone")
+            raise ValueError("only a clone of one row reads a text: read it first, then repeat the clone")
         outputs = np.empty((len(ids), 0), np.float32)
         for layer, s in zip(self._layers, self._slices(), strict=True):
             below = outputs.shape[1]
@@ -237,13 +234,13 @@ class Clone:
     def generate(
         self, length: int, *, temperature: float = 0.7, random_seed: int | None = None, **settings: Any
     ) -> Iterator[str]:
-        """Go on with the text for ``length`` characters; yield them one by one.
+        """Continue the text by ``length`` characters; yield them one by one.
 
         ``settings`` are fields of `SampleConfig`: ``top_k``, ``top_p``, ``min_p``, ``allow``, ``forbid``. Without a
-        random seed each call draws another text. Raises ChargenError for a setting out of its range.
+        random seed each call draws a different text. Raises ChargenError for a setting that is out of range.
         """
         config = SampleConfig(length=length, temperature=temperature, **settings)
-        config = SampleConfig.from_json(config.to_json())  # which refuses what is out of range
+        config = SampleConfig.from_json(config.to_json())  # checks the ranges
         seed = secrets.randbits(32) if random_seed is None else random_seed
         drawing = generators(seed, self.rows) if temperature else None
         for piece in generate(self, Until(length), filters(config, self.vocabulary), drawing):
@@ -251,7 +248,7 @@ class Clone:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the weights and the vocabulary, by which a saved state knows its model."""
+        """The SHA-256 of the vocabulary and the weights, which ties a saved state to its model."""
         digest = hashlib.sha256(self.vocabulary.characters.encode("utf-8", "surrogatepass"))
         for name in sorted(self._weights):
             digest.update(name.encode())
@@ -259,18 +256,18 @@ class Clone:
         return digest.hexdigest()
 
     def save_state(self, path: Path, generator: np.random.Generator | None = None) -> None:
-        """Write the state and a random generator's, so that `load_state` goes on as if nothing had happened between.
+        """Write the state, and that of a random generator, from which `load_state` continues exactly.
 
-        A state that was saved there before is replaced; any other file is left, and ChargenError raised.
+        A saved state at ``path`` is replaced. Raises ChargenError, with the file intact, if it is any other file.
         """
         check_state_path(path)
-        told = {"model": self.fingerprint, "generator": generator.bit_generator.state if generator else None}
-        write_arrays(path, state_arrays(self.state), StateHeader, told)
+        fields = {"model": self.fingerprint, "generator": generator.bit_generator.state if generator else None}
+        write_arrays(path, state_arrays(self.state), StateHeader, fields)
 
     def load_state(self, path: Path) -> np.random.Generator | None:
-        """Go back to a state that was saved, and return the generator that was saved with it.
+        """Restore a saved state; return the generator that was saved with it.
 
-        Raises ChargenError, and changes nothing, if the file can't be read or is the state of another model.
+        Raises ChargenError, with the state unchanged, if the file can't be read or is the state of another model.
         """
         header, arrays = read_arrays(path, StateHeader, advice=ADVICE, most=STATE_BYTES)
         if header.model != self.fingerprint:
@@ -278,7 +275,7 @@ class Clone:
         generator = None
         with errors_of(path, ADVICE):
             if {name: a.shape for name, a in arrays.items()} != state_shapes(self.rows, len(self._layers), self._units):
-                raise DamagedError("arrays: they are not of this model's size")
+                raise DamagedError("arrays: not of this model's size")
             if header.generator is not None:
                 generator = np.random.Generator(np.random.PCG64())
                 try:
@@ -290,7 +287,7 @@ class Clone:
 
 
 def check_state_path(path: Path) -> None:
-    """Raise ChargenError if a state can't be saved at ``path``, as another file is there, or no folder."""
+    """Raise ChargenError if a state can't be saved at ``path``: another file is there, or its folder is missing."""
     if path.exists():
         try:
             read_arrays(path, StateHeader, advice=ADVICE, most=STATE_BYTES)
@@ -300,18 +297,13 @@ def check_state_path(path: Path) -> None:
         raise ChargenError(f"{path} can't be written: there is no folder {path.parent}")
 
 
-def _number(name: str) -> int:
-    return int(name.removeprefix("lstm_"))
-
-
-def _layer(weights: Arrays, name: str, *, lowest: bool) -> _Layer:
-    kernels = [weights[f"{name}/recurrent_kernel"]]
-    if not lowest:
-        kernels.insert(0, weights[f"{name}/kernel"])
-    return _Layer(np.ascontiguousarray(_gates(np.concatenate(kernels)).T), _gates(weights[f"{name}/bias"]))
+def _layer(weights: Arrays, number: int) -> _Layer:
+    kernels = ["kernel", "recurrent_kernel"] if number else ["recurrent_kernel"]
+    kernel = np.concatenate([weights[f"lstm_{number}/{name}"] for name in kernels])
+    return _Layer(np.ascontiguousarray(_gates(kernel).T), _gates(weights[f"lstm_{number}/bias"]))
 
 
 def _gates(weights: Floats) -> Floats:
-    """Bring the last axis from Keras's order i, f, g, o to i, f, o, g, and halve all but g."""
+    """Reorder the last axis from Keras's i, f, g, o to i, f, o, g, and halve all gates but g."""
     i, f, g, o = np.split(np.asarray(weights, np.float32), 4, -1)
     return np.concatenate([i * 0.5, f * 0.5, o * 0.5, g], -1, dtype=np.float32)

@@ -1,76 +1,105 @@
-"""Draw from what a clone has read, and read what was drawn: an iterator of pieces of text."""
+"""Draw a character, read it, draw the next: an iterator of pieces of text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol, Self
 from unicodedata import category
 
 import numpy as np
+import numpy.typing as npt
 
 from chargen.text.vocabulary import UNKNOWN, Vocabulary
-from chargen.writing.sampler import Filter, draw, surprisal
+from chargen.writing.sampler import Filter, draw, nats_of
 
-if TYPE_CHECKING:
-    from chargen.writing.clone import Clone
+LENGTH, SIGNAL = "length", "signal"  # `Piece.stopped_by`, where it is not a stop text
+BATCH_ROWS = 256  # at most: larger batches are hardly faster
+BATCH_CHARACTERS = 2**22  # at most: the text of all rows but the first is kept until the rows before are shown
+BATCH_LOGITS = 2**22  # at most: the filters take some 50 bytes for each
+ADVISED_SEED = 12  # characters at most
 
-LENGTH, SIGNAL = "length", "signal"  # what a text is stopped by that is not stopped by a stop text
-ROWS = 256  # of a batch at the most: more are hardly faster
-WAITING = 2**22  # characters of a batch at the most: all rows but one wait to be shown
-LOGITS = 2**22  # of a batch at the most: filters take some 50 bytes for each
-SEED = 12  # characters of a seed that is advised, at the most
+
+class CharacterModel(Protocol):
+    """What drawing needs of a model that carries its own state; `Clone` is one."""
+
+    vocabulary: Vocabulary
+    rows: int  # texts that it reads side by side
+
+    @property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The prediction of each row's next character, (rows, V)."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing has been read."""
+
+    def feed(self, text: str) -> object:
+        """Read a text in the only row."""
+
+    def read(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Read ids (n,) in the only row; return the logits after each, (n, V)."""
+
+    def step(self, ids: npt.NDArray[np.integer]) -> object:
+        """Read one character in each row, ids (rows,)."""
+
+    def keep(self, rows: npt.NDArray[np.intp]) -> None:
+        """Drop all rows but these."""
+
+    def repeat(self, rows: int) -> Self:
+        """Return a model of ``rows`` rows, each in the state of this one's only row."""
 
 
 class Piece(NamedTuple):
-    """Some more of one sample's text; its pieces come in order, those of different samples in turn."""
+    """A part of one sample's text. The pieces of a sample come in order; those of several samples are interleaved."""
 
-    sample: int  # its number: the clone's row
+    sample: int  # the sample's number, from 0
     text: str
-    nats: Sequence[float]  # for each of its characters: what it cost under the model itself, unfiltered
+    nats: Sequence[float]  # of each character: its negative log-probability under the model, before any filter
     stopped_by: str | None = None  # on the sample's last piece: LENGTH, SIGNAL, or the stop text before which it ends
 
 
-Drawing = Callable[[int, int], Sequence[np.random.Generator]]
+Drawing = Callable[[int, int], Sequence[np.random.Generator]]  # (count, first) -> generators, as `sampler.generators`
 
 
 class Until(NamedTuple):
-    """Where texts end: after ``length`` characters, just before a stop text, or when told to stop."""
+    """Where a text ends: after ``length`` characters, just before a stop text, or when ``stopping`` returns true."""
 
     length: int
     stops: tuple[str, ...] = ()
-    stopping: Callable[[], int | bool] = bool  # asked after each character
+    stopping: Callable[[], int | bool] = bool  # called after each character
 
 
 def generate(
-    clone: Clone,
+    model: CharacterModel,
     until: Until,
     filters: Sequence[Filter] = (),
     generators: Sequence[np.random.Generator] | None = None,
 ) -> Iterator[Piece]:
-    """Go on with the text of each of the clone's rows.
+    """Continue the text of each of the model's rows; yield pieces whose sample is the row's number.
 
-    ``generators`` has one for each row; None takes the likeliest each time. A character is held back while it may be
-    the beginning of a stop text. What was drawn was read too: the clone's state is that after the last character
-    drawn, stop texts included, and rows whose sample has ended are dropped. All samples end when told to stop.
+    ``generators`` has a generator for each row; None takes the most likely character each time. Characters are held
+    back while they may be the beginning of a stop text. Every character drawn has been read, those of a stop text
+    included. A row whose sample has ended is dropped from the model. When ``until.stopping`` returns true, all samples
+    end.
     """
     length, stops, stopping = until
-    if length and clone.is_fresh:
-        clone.feed(opening(clone.vocabulary))
-    running = list(range(clone.rows))
+    if length and model.is_fresh:
+        model.feed(opening(model.vocabulary))
+    running = list(range(model.rows))
     held = [Held(stops) for _ in running]
     if not length:
         yield from (Piece(sample, "", (), LENGTH) for sample in running)
         return
     for drawn in range(1, length + 1):
-        ids = draw(clone.logits, filters, None if generators is None else [generators[i] for i in running])
-        nats = surprisal(clone.logits, ids)
-        clone.step(ids)
+        ids = draw(model.logits, filters, None if generators is None else [generators[i] for i in running])
+        nats = nats_of(model.logits, ids)
+        model.step(ids)
         last = LENGTH if drawn == length else SIGNAL if stopping() else None
         ended = np.zeros(len(running), bool)
         for row, sample in enumerate(running):
-            piece = held[sample].add(sample, clone.vocabulary.characters[ids[row]], float(nats[row]))
+            piece = held[sample].add(sample, model.vocabulary.characters[ids[row]], float(nats[row]))
             if piece.stopped_by is None and last is not None:
                 piece = held[sample].release(piece, last)
             ended[row] = piece.stopped_by is not None
@@ -79,21 +108,22 @@ def generate(
         if ended.all():
             return
         if ended.any():
-            clone.keep(np.flatnonzero(~ended))
+            model.keep(np.flatnonzero(~ended))
             running = [sample for sample, done in zip(running, ended, strict=True) if not done]
 
 
 def samples(
-    clone: Clone, count: int, until: Until, filters: Sequence[Filter], drawing: Drawing | None
+    model: CharacterModel, count: int, until: Until, filters: Sequence[Filter], drawing: Drawing | None
 ) -> Iterator[Piece]:
-    """Draw so many samples, each of which goes on from what the clone, of one row, has read.
+    """Draw ``count`` samples, each of which continues what the model, of one row, has read.
 
-    They are drawn in batches, so that memory does not grow with their number. ``drawing`` gives the generators of so
-    many samples from a first one on; None takes the likeliest each time. The clone itself draws a single sample.
+    They are drawn in batches, so that memory does not grow with their number. ``drawing`` None takes the most likely
+    character each time. A single sample is drawn by the model itself, whose state is then that after the sample;
+    several are drawn by copies.
     """
-    rows = batch_rows(count, until.length, len(clone.vocabulary))
+    rows = batch_rows(count, until.length, len(model.vocabulary))
     for first in range(0, count, rows):
-        batch = clone if count == 1 else clone.repeat(min(rows, count - first))
+        batch = model if count == 1 else model.repeat(min(rows, count - first))
         for piece in generate(batch, until, filters, drawing and drawing(batch.rows, first)):
             yield piece._replace(sample=first + piece.sample) if first else piece
         if until.stopping():
@@ -101,19 +131,19 @@ def samples(
 
 
 def batch_rows(count: int, length: int, characters: int) -> int:
-    """Return how many samples of a length are drawn side by side by a model of so many characters."""
-    return max(1, min(count, ROWS, WAITING // max(1, length), LOGITS // characters))
+    """Return the rows of a batch, 1 to BATCH_ROWS, for samples of ``length`` and a vocabulary of ``characters``."""
+    return max(1, min(count, BATCH_ROWS, BATCH_CHARACTERS // max(1, length), BATCH_LOGITS // characters))
 
 
 class Held:
-    """The end of a sample's text that may be the beginning of a stop text."""
+    """The last characters of a sample's text, as long as they may be the beginning of a stop text."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._text, self._nats = "", list[float]()
 
     def add(self, sample: int, character: str, nats: float) -> Piece:
-        """Take a character; give those that no stop text can begin with any more."""
+        """Add a character; return a piece of those that can no longer be part of a stop text."""
         self._text += character
         self._nats.append(nats)
         found = [stop for stop in self._stops if self._text.endswith(stop)]
@@ -127,7 +157,7 @@ class Held:
         return piece
 
     def release(self, piece: Piece, stopped_by: str) -> Piece:
-        """Give ``piece`` with all that was held back behind it, as the sample's last."""
+        """Return the sample's last piece: ``piece`` and the characters that were held back."""
         return Piece(piece.sample, piece.text + self._text, (*piece.nats, *self._nats), stopped_by)
 
     def _begins(self, text: str) -> bool:
@@ -135,26 +165,33 @@ class Held:
 
 
 def opening(vocabulary: Vocabulary) -> str:
-    """Return what a text starts after: a blank line, which ends a paragraph, else a space, else any character."""
+    """Return the text that a model reads before it starts a text of its own.
+
+    It is a blank line, as before a new paragraph. If the vocabulary has no newline it is a space, if it has no space
+    either its first character.
+    """
     return next((text for text in ("\n\n", " ") if text[0] in vocabulary), vocabulary.characters[0])
 
 
 def seed_of(text: str) -> str:
-    """Return a short seed from a text, for advice that works on its model: "The", if that is a word of it.
+    """Return a short seed whose characters the model of a text knows, for an example command.
 
-    Else it is the beginning of the text's first word, or of what it has in place of words; "" if nothing is visible.
+    It is "The" if the text contains this word, else the beginning of the text's first word, else of its first visible
+    characters; "" if there are none.
     """
     if re.search(r"\bThe\b", text):
         return "The"
     for begins, belongs in ((str.isalpha, _in_word), (_visible, _visible)):
         first = next((place for place, character in enumerate(text) if begins(character)), None)
         if first is not None:
-            return "".join(takewhile(belongs, text[first : first + SEED]))
+            return "".join(takewhile(belongs, text[first : first + ADVISED_SEED]))
     return ""
 
 
 def _in_word(character: str) -> bool:
-    return character.isalnum() or category(character).startswith("M")  # marks, such as Hebrew's points, are no letters
+    return character.isalnum() or category(character).startswith(
+        "M"
+    )  # combining marks, such as Hebrew points, are not alphanumeric
 
 
 def _visible(character: str) -> bool:

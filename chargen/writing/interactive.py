@@ -1,4 +1,4 @@
-"""A conversation with a model: you write a line, it goes on."""
+"""A conversation with a model: you write a line, the model continues it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from chargen.writing.generate import Piece, Until, generate
 from chargen.writing.sampler import filters
 
 HELP = """\
-Write a line, and the model goes on from it; an empty line lets it go on by
-itself. A line that begins with / is a command; begin it with // to write it.
+Write a line, and the model continues it; after an empty line it continues its
+own text. A line that begins with / is a command; // at the beginning stands
+for a / of the text.
   /temperature X   draw at temperature X from now on
-  /length N        go on for N characters
-  /undo            take back your last line and what followed
-  /save FILE       save the state        /load FILE   go back to a saved one
-  /restart         forget everything     /help        this text
-  /quit            end; so does Ctrl-D. Ctrl-C stops the model where it is."""
+  /length N        write N characters in each turn
+  /undo            take back your last line and the model's answer
+  /save FILE       save the state        /load FILE   return to a saved state
+  /restart         forget everything     /help        show this text
+  /quit            end, as Ctrl-D does. Ctrl-C stops the model's answer."""
 
 
 class Conversation:
-    """A clone that answers lines; each turn can be taken back."""
+    """A clone that continues lines; each turn can be taken back."""
 
     def __init__(self, clone: Clone, config: SampleConfig, generator: np.random.Generator) -> None:
         self._clone, self.config, self._generator = clone, config, generator
@@ -44,18 +45,18 @@ class Conversation:
         }
 
     def answer(self, line: str) -> Iterator[Piece | str]:
-        """Take a line; yield the pieces of text that the model writes, or what a command has to say.
+        """Take a line; yield the pieces of the model's continuation, or the message of a command.
 
-        Raises ChargenError for what can't be done; the conversation is then as it was before.
+        Raises ChargenError for a command that fails; the conversation is then unchanged.
         """
         if line.startswith("/") and not line.startswith("//"):
             command, _, argument = line[1:].partition(" ")
             if command not in self._commands:
-                raise ChargenError(f"there is no command /{command}: /help names them")
+                raise ChargenError(f"there is no command /{command}: /help lists them")
             try:
                 yield self._commands[command](argument.strip())
             except ValueError:
-                raise ChargenError(f"/{command} wants a number, such as /{command} 1") from None
+                raise ChargenError(f"/{command} needs a number, such as /{command} 1") from None
             return
         chosen = filters(self.config, self._clone.vocabulary)
         read, skipped = self._clone.vocabulary.repair(line.removeprefix("/") if line.startswith("//") else line)
@@ -72,7 +73,7 @@ class Conversation:
 
     def _undo(self, _: str) -> str:
         if not self._turns:
-            raise ChargenError("there is nothing to take back")
+            raise ChargenError("there is no turn to take back")
         self._clone.state, self._generator.bit_generator.state = self._turns.pop()
         return "taken back"
 

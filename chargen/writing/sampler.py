@@ -1,8 +1,9 @@
-"""From logits to a character's id: filters in one stated order, then the draw.
+"""From logits to a character's id: the filters, in a fixed order, then the draw.
 
-The order is: **allow**, **temperature**, **top_k**, **top_p**, **min_p**, draw. So the filters see the probabilities
-that the temperature has made, each what the one before it has left, and none of them can empty the choice. All work on
-the last axis of logits (..., V); what a filter removes becomes -inf.
+The order is **allow**, **temperature**, **top_k**, **top_p**, **min_p**, draw. Temperature comes before the other
+filters, so that they see the probabilities that it makes. Each filter works on what the previous one kept, and each
+keeps at least one character. All filters work on the last axis of logits (..., V); a character that a filter removes
+gets the logit -inf.
 """
 
 from __future__ import annotations
@@ -29,35 +30,41 @@ def allow(logits: Logits, allowed: npt.NDArray[np.bool_]) -> Logits:
 
 
 def temperature(logits: Logits, degree: float) -> Logits:
-    """Divide by ``degree``, above 0: below 1 the likely becomes likelier (Ackley, Hinton and Sejnowski 1985)."""
-    # The largest becomes 0 first: a tiny degree would make an infinity of it otherwise.
+    """Divide by ``degree``, which is above 0; below 1 it sharpens the distribution (Ackley, Hinton and Sejnowski 1985).
+
+    The largest logit of each row becomes 0.
+    """
+    # The maximum is subtracted before the division: with a tiny degree it would overflow to infinity otherwise.
     with np.errstate(over="ignore"):
         return np.asarray((logits - logits.max(-1, keepdims=True)) / degree)
 
 
 def top_k(logits: Logits, k: int) -> Logits:
-    """Keep the k likeliest (Fan, Lewis and Dauphin 2018); of equals those with the lower ids."""
+    """Keep the k most likely characters (Fan, Lewis and Dauphin 2018); between equals, those with the lower ids."""
     if k >= logits.shape[-1]:
         return logits
     return _keep_likeliest(logits, np.arange(logits.shape[-1]) < k)
 
 
 def top_p(logits: Logits, p: float) -> Logits:
-    """Keep the likeliest whose probabilities together reach p, as few as do (Holtzman et al. 2020)."""
+    """Keep the smallest set of most likely characters whose probabilities add up to p or more (Holtzman et al. 2020).
+
+    p is between 0 and 1. The most likely character is always kept.
+    """
     descending = -np.sort(-probabilities(logits))
-    before = np.cumsum(descending, -1) - descending  # what the likelier ones have together
+    before = np.cumsum(descending, -1) - descending  # sum of the more likely ones
     keep = before < p
     keep[..., 0] = True
     return _keep_likeliest(logits, keep)
 
 
 def min_p(logits: Logits, p: float) -> Logits:
-    """Keep those at least p times as probable as the likeliest (Nguyen et al. 2024)."""
+    """Keep characters at least p times as probable as the most likely one, p from 0 to 1 (Nguyen et al. 2024)."""
     return np.where(logits >= logits.max(-1, keepdims=True) + np.log(p) - 1e-12, logits, -np.inf) if p else logits
 
 
 def _keep_likeliest(logits: Logits, keep: npt.NDArray[np.bool_]) -> Logits:
-    """Keep those at whose rank, from the likeliest down, ``keep`` is true; equals rank by id."""
+    """Keep the characters at whose rank ``keep`` is true. Rank 0 is the most likely one; equals are ranked by id."""
     order = np.argsort(-logits, -1, kind="stable")
     kept = np.empty(logits.shape, bool)
     np.put_along_axis(kept, order, np.broadcast_to(keep, logits.shape), -1)
@@ -71,9 +78,9 @@ def probabilities(logits: Logits) -> Logits:
 
 
 def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
-    """Return the filters that a configuration asks for, in their order; temperature 0 has none but ``allow``.
+    """Return the filters of a configuration, in their order. At temperature 0 only ``allow`` is among them.
 
-    Raises ChargenError if no character of the vocabulary may be drawn, or for a wrong expression.
+    Raises ChargenError for an invalid expression, or if no character of the vocabulary is allowed.
     """
     chosen: list[Filter] = []
     if config.allow is not None or config.forbid is not None:
@@ -83,7 +90,7 @@ def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
                 matches = expression(option, pattern).fullmatch
                 allowed &= [(matches(c) is not None) == wanted for c in vocabulary.characters]
         if not allowed.any():
-            raise ChargenError("no character that the model knows may be drawn: ease --allow or --forbid")
+            raise ChargenError("no character of the model's vocabulary may be drawn: relax --allow or --forbid")
         chosen.append(partial(allow, allowed=allowed))
     if config.temperature:
         if config.temperature != 1:
@@ -97,72 +104,76 @@ def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
     return chosen
 
 
-# What matches a single character: an escape, a class, or a character as it is.
+# A part of an expression that matches a single character: an escape, a class, or a literal character.
 ONE = r"""
     \\ (?: x[0-9a-fA-F]{2} | u[0-9a-fA-F]{4} | U[0-9a-fA-F]{8} | N\{[^}]*\} | [0-7]{1,3} | . )
     | \[ \^?+ \]?+ (?: \\. | [^\]\\] )*+ \]
     | [^\\\[()|^$*+?]
 """
-# Alternatives of such, in groups or not, repeated or not; but no sequence.
+# Alternatives of such parts, in groups or not, repeated or not. A sequence of two parts does not match.
 EXPRESSION = rf"""(?xs) (?P<flags> \(\? [aimsu]+ \) )?+
     (?: \( (?:\?:)?+ | [|^] | (?: {ONE} | \) ) [*+?]{{0,2}}+ \$?+ (?= [|)] | \Z ) )*+"""
 PARTS = rf"(?xs) \( (?:\?:)?+ | (?P<one> {ONE} ) | ."
-LONGEST = 10_000  # characters of an expression
+LONGEST_EXPRESSION = 10_000  # characters
 
 
 def expression(option: str, pattern: str) -> re.Pattern[str]:
-    """Return what decides whether an option's regular expression matches a single character.
+    """Return a compiled expression that matches the same single characters as ``pattern``, in linear time.
 
-    Raises ChargenError for one that is wrong, and for one of sequences, which no single character matches, though it
-    may take for ever to find that out.
+    ``option`` is named in the messages. Raises ChargenError if ``pattern`` is invalid, or too long, or contains a
+    sequence: no single character matches a sequence, but the search could take exponential time to find out.
     """
-    if len(pattern) > LONGEST:
-        raise ChargenError(f"{option} is longer than {LONGEST:,} characters: give ranges, such as [a-z]")
+    if len(pattern) > LONGEST_EXPRESSION:
+        raise ChargenError(f"{option} is longer than {LONGEST_EXPRESSION:,} characters: give ranges, such as [a-z]")
     found = re.fullmatch(EXPRESSION, pattern)
     try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of what may be read otherwise once
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # "possible nested set"
             re.compile(pattern)
             if found:
-                # Groups and repetitions make no difference to a single character.
+                # Groups and repetitions make no difference for a single character.
                 flags = found["flags"] or ""
                 ones = (part["one"] for part in re.finditer(PARTS, pattern[len(flags) :]))
                 return re.compile(flags + "|".join(filter(None, ones)), re.DOTALL)
     except re.error as error:
         raise ChargenError(f"{option} is not a regular expression: {error}") from None
-    except (OverflowError, RecursionError):  # of repetitions, of groups
+    except (OverflowError, RecursionError):  # too large a repetition; too many nested groups
         pass
     raise ChargenError(
-        f"{option} is for one character at a time: give characters, classes such as [a-z ], or alternatives such as a|b"
+        f"{option} matches one character at a time: give characters, classes such as [a-z ] or alternatives such as a|b"
     )
 
 
 def draw(
     logits: npt.NDArray[np.floating], chosen: Sequence[Filter], generators: Sequence[np.random.Generator] | None
 ) -> npt.NDArray[np.int64]:
-    """Draw an id for each row of logits (n, V): (n,).
+    """Draw an id for each row of logits (n, V); return the ids (n,), int64.
 
-    A row's draw takes one number from its own generator; None takes the likeliest of each row, the first of equals.
+    ``generators`` has a generator for each row, of which one number is taken. If it is None, the most likely character
+    of each row is taken; between equals, the one with the lowest id.
     """
     filtered = logits.astype(np.float64)
-    for one in chosen:
-        filtered = one(filtered)
+    for keep in chosen:
+        filtered = keep(filtered)
     if generators is None:
         return np.asarray(np.argmax(filtered, -1))
-    cumulated = np.cumsum(np.exp(filtered - filtered.max(-1, keepdims=True)), -1)
-    whole = cumulated[:, -1:]
-    points = np.array([generator.random() for generator in generators])[:, None] * whole
-    # The first whose cumulated weight lies beyond the point, which rounding must not raise to the whole.
-    return np.asarray((cumulated <= np.minimum(points, np.nextafter(whole, 0))).sum(-1))
+    cumulative = np.cumsum(np.exp(filtered - filtered.max(-1, keepdims=True)), -1)
+    total = cumulative[:, -1:]
+    points = np.array([generator.random() for generator in generators])[:, None] * total
+    # The first id whose cumulative weight exceeds the point. Rounding must not raise the point to the total.
+    return np.asarray((cumulative <= np.minimum(points, np.nextafter(total, 0))).sum(-1))
 
 
-def surprisal(logits: npt.NDArray[np.floating], ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """Return the nats that the ids (n,) cost under the model itself, unfiltered: logits (n, V) -> (n,)."""
+def nats_of(logits: npt.NDArray[np.floating], ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Return the negative log-probability of each id (n,) under unfiltered logits (n, V): nats (n,)."""
     exact = logits.astype(np.float64)
     exact -= exact.max(-1, keepdims=True)
     return np.asarray(np.log(np.exp(exact).sum(-1)) - exact[np.arange(len(ids)), ids])
 
 
 def generators(random_seed: int, count: int, first: int = 0) -> list[np.random.Generator]:
-    """Return the generators of ``count`` samples from ``first`` on: sample k's comes from (random seed, k) alone."""
+    """Return the generators of samples ``first`` to ``first + count - 1``.
+
+    The generator of sample k depends on the random seed and k only, not on the batch in which it is drawn.
+    """
     seeds = (np.random.SeedSequence(random_seed, spawn_key=(k,)) for k in range(first, first + count))
     return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]

@@ -1,9 +1,8 @@
-"""Samples as they are shown: one after the other, as text, as shaded text, or as JSON; on a screen or into a file."""
+"""Show samples one after the other: as text, as shaded text, or as JSON lines; on a screen or in a file."""
 
 from __future__ import annotations
 
 import codecs
-import errno
 import io
 import json
 import os
@@ -11,61 +10,74 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from chargen import ChargenError
 from chargen.bits import bits
 from chargen.files import disk
-from chargen.terminal import Clusters, shade, shown
+from chargen.terminal import Clusters, shown
 from chargen.writing.generate import Piece
+from chargen.writing.shading import shade
 
 if TYPE_CHECKING:
     from chargen.writing.originality import Originality
 
-BLOCK = 4096  # characters that are shown at once, where many are to be
+BLOCK = 4096  # characters of a long text that are written at once
 
 
-class Waiting:
-    """What a sample has drawn before it is its turn: some 10 bytes a character, where a piece takes 160."""
+class Collected:
+    """The text of a sample and the nats of its characters: some 12 bytes a character, where a piece takes 160."""
 
     def __init__(self) -> None:
-        self._text, self._nats = io.StringIO(), array("d")
+        self._text, self.nats = io.StringIO(), array("d")
         self.stopped_by: str | None = None
 
     def add(self, piece: Piece) -> None:
-        """Take the sample's next piece."""
+        """Add the sample's next piece."""
         self._text.write(piece.text)
-        self._nats.extend(piece.nats)
+        self.nats.extend(piece.nats)
         self.stopped_by = piece.stopped_by
 
+    @property
+    def text(self) -> str:
+        """The text of all pieces."""
+        return self._text.getvalue()
+
     def pieces(self, sample: int) -> Iterator[Piece]:
-        """Give all that was taken, in pieces."""
+        """Yield what was added, in pieces of BLOCK characters and a last one without text."""
         self._text.seek(0)
-        for start in range(0, len(self._nats), BLOCK):
-            yield Piece(sample, self._text.read(BLOCK), self._nats[start : start + BLOCK])
+        for start in range(0, len(self.nats), BLOCK):
+            yield Piece(sample, self._text.read(BLOCK), self.nats[start : start + BLOCK])
         yield Piece(sample, "", (), self.stopped_by)
 
 
 def in_turn(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """Give the pieces of sample 0, then those of sample 1, and so on; each piece as soon as it is its sample's turn."""
-    current, waiting = 0, dict[int, Waiting]()
-    for piece in pieces:
-        if piece.sample != current:
-            waiting.setdefault(piece.sample, Waiting()).add(piece)
-            continue
-        yield piece
-        ended = piece.stopped_by is not None
-        while ended:
-            current += 1
-            earlier = waiting.pop(current, None)
-            ended = earlier is not None and earlier.stopped_by is not None
-            if earlier is not None:
-                yield from earlier.pieces(current)
+    """Put interleaved pieces of several samples in order: those of sample 0, then those of sample 1, and so on.
+
+    Pieces of the current sample are yielded at once; those of later samples are collected until it is their turn.
+    """
+    waiting = dict[int, Collected]()
+    for sample in count():
+        collected = waiting.pop(sample, None)
+        if collected is not None:
+            yield from collected.pieces(sample)
+            if collected.stopped_by is not None:
+                continue
+        for piece in pieces:
+            if piece.sample != sample:
+                waiting.setdefault(piece.sample, Collected()).add(piece)
+                continue
+            yield piece
+            if piece.stopped_by is not None:
+                break
+        else:
+            return
 
 
 class Plain:
-    """The text, in whole clusters; several samples under a heading each. It keeps the last cluster."""
+    """Writes the text; a heading before each of several samples. It keeps the last grapheme cluster only."""
 
     def __init__(self, out: TextIO, seed: str, count: int) -> None:
         self._out, self._seed, self._count = out, seed, count
@@ -79,57 +91,57 @@ class Plain:
         self.write(Piece(sample, self._seed, [0.0] * len(self._seed)))
 
     def write(self, piece: Piece) -> None:
-        """Write the clusters that are whole now."""
-        for cluster, nats in self._clusters.add(piece.text, piece.nats):
-            self._out.write(self._dressed(shown(cluster, self._out), nats))
+        """Write the clusters that are complete."""
+        self._write(self._clusters.add(piece.text, piece.nats))
         if self._live:
             self._out.flush()
 
     def end(self, stopped_by: str) -> None:
-        """Write the last cluster; a line's end where something may follow."""
-        for cluster, nats in self._clusters.release():
-            self._out.write(self._dressed(shown(cluster, self._out), nats))
+        """Write the last cluster, and a newline if something may follow."""
+        self._write(self._clusters.release())
         if self._count > 1 or self._out.isatty():
             self._out.write("\n")
 
-    def _dressed(self, cluster: str, nats: float) -> str:
+    def _write(self, clusters: list[tuple[str, float]]) -> None:
+        for cluster, nats in clusters:
+            self._out.write(self._styled(shown(cluster, self._out), nats))
+
+    def _styled(self, cluster: str, nats: float) -> str:
         return cluster
 
 
 class Shaded(Plain):
-    """The text, each cluster on a background that tells its surprisal."""
+    """Writes the text, each cluster on a background for its surprisal."""
 
-    def _dressed(self, cluster: str, nats: float) -> str:
+    def _styled(self, cluster: str, nats: float) -> str:
         return shade(cluster, nats)
 
 
 class JsonLines:
-    """A JSON object for each sample, a line each. It keeps the sample's text and costs.
+    """Writes a JSON object for each sample, one a line. It keeps the sample's text and nats.
 
-    The logarithms are natural, the probabilities the model's own, unfiltered.
+    The log-probabilities are natural logarithms under the model, before any filter.
     """
 
     def __init__(
         self, out: TextIO, seed: str, settings: dict[str, Any], compare: Callable[[str], Originality] | None = None
     ) -> None:
-        """Take what all objects share: the seed; ``settings``; with ``compare``, an entry ``originality`` is added."""
+        """Take what all objects share: the seed and the settings. With ``compare`` they have an entry "originality"."""
         self._out, self._seed, self._settings, self._compare = out, seed, settings, compare
         utf8 = (out.encoding or "").lower().replace("-", "") == "utf8"
         self._json = json.JSONEncoder(ensure_ascii=not utf8)
-        self._sample, self._text, self._nats = 0, io.StringIO(), array("d")
 
     def begin(self, sample: int) -> None:
-        """Forget the sample before."""
-        self._sample, self._text, self._nats = sample, io.StringIO(), array("d")
+        """Begin to collect a sample."""
+        self._sample, self._collected = sample, Collected()
 
     def write(self, piece: Piece) -> None:
-        """Keep the piece's text and costs."""
-        self._text.write(piece.text)
-        self._nats.extend(piece.nats)
+        """Collect the piece."""
+        self._collected.add(piece)
 
     def end(self, stopped_by: str) -> None:
         """Write the object, its long entries block by block."""
-        text, nats = self._text.getvalue(), self._nats
+        text, nats = self._collected.text, self._collected.nats
         self._out.write(f'{{"seed": {self._encode(self._seed)}, "text": "')
         for start in range(0, len(text), BLOCK):
             self._out.write(self._encode(text[start : start + BLOCK])[1:-1])
@@ -152,47 +164,29 @@ class JsonLines:
         return shown(self._json.encode(value), self._out)
 
 
-class Reported:
-    """What another writer shows, and a report on each sample's text after it. It keeps the sample's text."""
-
-    def __init__(self, writer: Plain, report: Callable[[str, str], None], count: int) -> None:
-        self._writer, self._report, self._count = writer, report, count
-        self._label, self._text = "", io.StringIO()
-
-    def begin(self, sample: int) -> None:
-        """Forget the sample before."""
-        self._label, self._text = f"{sample + 1} of {self._count}: " if self._count > 1 else "", io.StringIO()
-        self._writer.begin(sample)
-
-    def write(self, piece: Piece) -> None:
-        """Show the piece, and keep its text."""
-        self._text.write(piece.text)
-        self._writer.write(piece)
-
-    def end(self, stopped_by: str) -> None:
-        """Show the rest, then the report."""
-        self._writer.end(stopped_by)
-        self._report(self._label, self._text.getvalue())
-
-
-def show(pieces: Iterator[Piece], writer: Plain | JsonLines | Reported) -> None:
-    """Show pieces, those of several samples mixed, sample by sample."""
-    current = -1
+def show(pieces: Iterator[Piece], writer: Plain | JsonLines, report: Callable[[int, str], None] | None = None) -> None:
+    """Write interleaved pieces sample by sample; call ``report(sample, text)``, if it is given, after each sample."""
+    current, text = -1, io.StringIO()
     for piece in in_turn(pieces):
         if piece.sample != current:
-            current = piece.sample
+            current, text = piece.sample, io.StringIO()
             writer.begin(current)
         writer.write(piece)
+        if report is not None:
+            text.write(piece.text)
         if piece.stopped_by is not None:
             writer.end(piece.stopped_by)
+            if report is not None:
+                report(current, text.getvalue())
 
 
 @contextmanager
 def kept(path: Path) -> Iterator[TextIO]:
-    """Open a text file that is named ``path`` when it is closed; until then it is a temporary one beside it.
+    """Open a new text file for writing, which appears at ``path`` when it is closed.
 
-    Whatever ends the writing, what was written until then is kept. Where the disk is full a ChargenError says so.
-    Nothing that has come to be at ``path`` meanwhile is replaced.
+    However the writing ends, what was written so far is kept; if the disk is full, without an incomplete character at
+    the end. Raises ChargenError if the file can't be made, or the disk is full, or something else has appeared at
+    ``path`` meanwhile; the last is left as it is, and the text in the temporary folder beside it.
     """
     with ExitStack() as stack:
         try:
@@ -204,38 +198,27 @@ def kept(path: Path) -> Iterator[TextIO]:
         try:
             yield file
         except OSError as error:
-            if error.errno == errno.EPIPE:  # that of a report, not the file's
-                raise
             problem = error
         finally:
-            problem = _close(file) or problem
+            try:
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                problem = error
+            with suppress(OSError):  # closing flushes again
+                file.close()
             if problem is not None:
-                _end_with_a_character(beside)
+                _cut_to_whole_characters(beside)
             _name(beside, path)
     if problem is not None:
-        raise ChargenError(
-            f"{path} is cut short: {problem.strerror}; it holds the first {path.stat().st_size:,} bytes of what was "
-            "drawn"
-        )
+        size = path.stat().st_size
+        raise ChargenError(f"{path} is cut short: {problem.strerror}; it holds the first {size:,} bytes of the text")
 
 
-def _close(file: TextIO) -> OSError | None:
-    """Bring a file to the disk and close it; return what prevented that."""
-    problem = None
-    try:
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError as error:
-        problem = error
-    with suppress(OSError):  # of what could not be brought to the disk just now
-        file.close()
-    return problem
-
-
-def _end_with_a_character(path: Path) -> None:
-    """Cut what a file's end has of a character of UTF-8 that is not whole."""
-    size = path.stat().st_size
+def _cut_to_whole_characters(path: Path) -> None:
+    """Remove an incomplete UTF-8 character at the end of a file."""
     with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 4))
         decoder = codecs.getincrementaldecoder("utf-8")("ignore")
         decoder.decode(file.read())
@@ -243,9 +226,9 @@ def _end_with_a_character(path: Path) -> None:
 
 
 def _name(beside: Path, path: Path) -> None:
-    """Give a file its name, if nothing has it."""
+    """Rename a temporary file to ``path``, unless something is there."""
     try:
         disk.move(beside, path, new=True)
     except OSError as error:
         disk.keep(beside.parent)
-        raise ChargenError(f"{path} can't be written: {error.strerror}; what was drawn is in {beside}") from None
+        raise ChargenError(f"{path} can't be written: {error.strerror}; the text is in {beside}") from None

@@ -4,7 +4,9 @@ import pytest
 from click.testing import CliRunner
 
 from chargen import ChargenError
-from chargen.bench.sides import interleaved, scale, train_sides
+from chargen.bench import train
+from chargen.bench.scale import scale
+from chargen.bench.sides import interleaved
 from chargen.cli import main
 from chargen.machine import multiplies_bfloat16
 
@@ -29,13 +31,13 @@ def test_the_sampling_benchmark_measures_every_side(trained):
 
 
 def test_a_side_that_fails_is_named_with_its_reason():
-    with pytest.raises(ChargenError, match=r"the benchmark's one ended by itself: .*none"):
-        interleaved({"one": ("clone", {"model": "none", "count": 1})}, 1)
+    with pytest.raises(ChargenError, match=r"one failed in the benchmark: .*none"):
+        interleaved({"one": ("sample.clone", {"model": "none", "count": 1})}, 1)
 
 
 def test_a_side_that_cannot_run_here_leaves_the_others_their_figures(trained):
     model = str(trained / "model.safetensors")
-    sides = {"one": ("memory", {"model": model}), "two": ("memory", {"model": "none"})}
+    sides = {"one": ("sample.read_weights", {"model": model}), "two": ("sample.read_weights", {"model": "none"})}
     figures = interleaved(sides, 1)
     assert figures["one"]["per_second"] > 0
     assert "none" in figures["two"]["failed"]
@@ -56,9 +58,9 @@ def test_the_training_benchmark_tells_speed_share_start_and_memory(here):
 
 
 def test_pytorch_that_is_not_there_is_named_with_the_cure(monkeypatch):
-    monkeypatch.setattr("chargen.bench.sides.find_spec", lambda name: None)
+    monkeypatch.setattr("chargen.bench.train.find_spec", lambda name: None)
     with pytest.raises(ChargenError, match="pip install torch"):
-        train_sides({"precision": "auto"}, torch=True)
+        train.sides({"precision": "auto"}, torch=True)
 
 
 @pytest.mark.long

@@ -56,8 +56,8 @@ def test_options_have_the_ranges_of_the_configuration():
         (["train", "book.txt", "--encoding", "base64"], "not a text encoding"),
         (["train", "book.txt", "--epochs", "1", "--steps", "1"], "exclude each other"),
         (["train", "book.txt", "--minutes", "1", "--epochs", "1"], "exclude each other"),
-        (["train", "--resume", "r", "--units", "5", "--dropout", "0"], "--dropout, --units can't be changed"),
-        (["train", "--resume", "r", "--run", "s"], "--run can't be changed"),
+        (["train", "--resume", "r", "--units", "5", "--dropout", "0"], "--dropout, --units cannot be changed"),
+        (["train", "--resume", "r", "--run", "s"], "--run cannot be changed"),
         (["sample", "--model", "none"], "'none' does not exist"),
         (["sample", "--length", "-1"], "Invalid value for '--length'"),
     ],
@@ -153,10 +153,10 @@ def test_a_small_text_gets_smaller_sizes_and_is_told_so(fake, here):
 
 def test_the_sizes_are_told_with_their_reason_and_left_alone_where_they_were_asked_for(fake, here):
     result = run("train", "book.txt", "--steps", 1, "--batch-size", 2)
-    assert "64 units are worth it from" in result.stdout
+    assert "64 units pay from" in result.stdout
     assert "1 x 64 LSTM" in result.stdout
     result = run("train", "book.txt", "--steps", 1, "--batch-size", 2, "--units", 3)
-    assert "worth it" not in result.stdout
+    assert "units pay" not in result.stdout
     assert "1 x 3 LSTM" in result.stdout
 
 
@@ -304,7 +304,7 @@ def test_a_pattern_writes_one_alternative_of_each_line(trained, here):
 def test_originality_tells_what_stands_in_the_book_and_caches_its_index(copied):
     base = ["sample", "--model", copied, "--seed", "the ", "--length", 60, "--random-seed", 1, "--originality"]
     result = run(*base)
-    assert re.search(r"longest stretch that stands in the book: \d+ characters, at character", result.stderr)
+    assert re.search(r"longest passage copied from the book: \d+ characters, at character", result.stderr)
     assert re.search(r"8: [\d.]+%, 16: [\d.]+%, 32: [\d.]+%", result.stderr)
     assert (copied / "originality.safetensors").exists()
     found = json.loads(run(*base, "--json").stdout)["originality"]
@@ -433,9 +433,9 @@ def test_a_model_goes_on_with_a_text_of_other_characters_and_tells_what_it_forgo
     assert "old text" in more.output
     for file in ("--units", "--layers"):
         result = run("train", "new.txt", "--from", trained, file, "3")
-        assert f"{file} can't be changed with --from" in result.stderr
+        assert f"{file} cannot be changed with --from" in result.stderr
     result = run("train", "--resume", "runs/new", "--from", trained)
-    assert "--from can't be changed on --resume" in result.stderr
+    assert "--from cannot be changed with --resume" in result.stderr
 
 
 def test_a_text_of_very_many_characters_is_trained_written_and_gone_on_from(fake, here):
@@ -444,13 +444,13 @@ def test_a_text_of_very_many_characters_is_trained_written_and_gone_on_from(fake
     sizes = ["--units", "12", "--batch-size", "4", "--seq-length", "8", "--steps", "3"]
     result = run("train", "many.txt", *sizes)
     assert result.exit_code == 0, result.stderr
-    assert "12 LSTM, a last layer of rank 2," in result.output
+    assert "12 LSTM, an output layer of rank 2," in result.output
     assert len(run("sample", "--length", "9", "--random-seed", "1").stdout.strip()) == 9
     assert json.loads(run("eval", "--json").output)["bpc"] < 12
     (here / "more.txt").write_text("new text " * 100)
     result = run("train", "more.txt", "--from", "runs/many", "--batch-size", "4", "--steps", "3")
     assert result.exit_code == 0, result.stderr
-    assert "a last layer of rank 2," in result.output
+    assert "an output layer of rank 2," in result.output
     assert "bpc before" in result.output
     assert run("train", "many.txt", *sizes, "--output-rank", "0").exit_code == 0
     assert Run(newest()).config.model.output_rank == 0
@@ -460,7 +460,7 @@ def test_a_model_file_by_itself_can_be_gone_on_from_though_its_text_is_not_known
     shutil.copy(trained / "model.safetensors", here / "alone.safetensors")
     result = run("train", "book.txt", "--from", "alone.safetensors", "--batch-size", "4", "--steps", "3")
     assert result.exit_code == 0, result.stderr
-    assert "old text  not compared, as it can't be read" in result.output
+    assert "old text  not compared: it cannot be read" in result.output
 
 
 def test_files_are_documents_and_patterns_and_compressed_ones_are_read(here, text):

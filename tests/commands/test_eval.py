@@ -46,7 +46,7 @@ def test_the_table_names_unknown_characters_and_the_text_is_shown_whole(trained,
     done = invoke("eval", "new.txt", "--model", trained, "--surprisal", "--html", "new.html", color=True)
     assert done.exit_code == 0, done.stderr
     assert "new.txt: 19 characters predicted" in done.stdout
-    assert "1 times" in done.stdout
+    assert "(1 x " in done.stdout
     assert "ä (U+00E4)" in done.stdout
     assert "\x1b[38;5;16;48;5;197mä\x1b[0m" in done.stdout
     assert re.sub(r"\x1b\[[\d;]*m", "", done.stdout).splitlines()[-1] == "the cat sät on a mat"

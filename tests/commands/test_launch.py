@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from chargen.cli import main
 from chargen.commands.common import Stop
-from chargen.commands.launch import failure, places, some_cores, watch
+from chargen.commands.launch import failure, some_cores, tf_configs, watch
 
 
 def launch(*arguments):
@@ -25,7 +25,7 @@ def launch(*arguments):
         (["--workers", 0, "--", "train"], "0 is not in the range"),
         (["--", "train"], "Missing option '--workers'"),
         (["--workers", 2], "Missing argument"),
-        (["--workers", 2, "--", "sample"], "train is what can be launched, not sample"),
+        (["--workers", 2, "--", "sample"], "only train can be launched, not sample"),
         (["--workers", 2, "--", "train", "--batch-sze", 3], "No such option"),
         (["--workers", 2, "--", "train", "none.txt"], "'none.txt' does not exist"),
         (["--workers", 2, "--", "train", "--distribute", "mirrored"], "train without launch"),
@@ -42,7 +42,7 @@ def test_what_cannot_be_launched_is_refused_before_anything_starts(here, argumen
 
 
 def test_each_worker_has_a_place_and_a_port_of_its_own():
-    configs = [json.loads(place) for place in places(3)]
+    configs = [json.loads(config) for config in tf_configs(3)]
     assert [config["task"] for config in configs] == [{"type": "worker", "index": n} for n in range(3)]
     assert len(set(configs[0]["cluster"]["worker"])) == 3
     assert all(config["cluster"] == configs[0]["cluster"] for config in configs)
@@ -64,7 +64,7 @@ def process(program):
 
 
 def test_when_one_fails_the_others_are_ended_even_one_that_takes_no_heed(monkeypatch, tmp_path):
-    monkeypatch.setattr("chargen.commands.launch.PATIENCE", 1)
+    monkeypatch.setattr("chargen.commands.launch.STOP_SECONDS", 1)
     monkeypatch.chdir(tmp_path)
     deaf = process("signal.signal(signal.SIGTERM, lambda *_: None)\nopen('deaf', 'x')\nwhile True: time.sleep(1)")
     fails = "import os\nwhile not os.path.exists('deaf'): time.sleep(0.01)\nsys.exit(3)"
@@ -75,8 +75,8 @@ def test_when_one_fails_the_others_are_ended_even_one_that_takes_no_heed(monkeyp
 
 def test_the_last_words_of_the_worker_that_failed_are_told(tmp_path):
     (tmp_path / "worker-2.log").write_text("much\nError: this is wrong\n")
-    assert failure(2, 1, tmp_path).endswith("its last words: Error: this is wrong")
-    assert "worker 2 was ended by SIGKILL" in failure(2, -9, tmp_path)
-    assert failure(0, 1, tmp_path).endswith(f"the others were ended, and what they said is in {tmp_path}")
+    assert failure(2, 1, tmp_path).endswith("last line of its log: Error: this is wrong")
+    assert "worker 2 was stopped by SIGKILL" in failure(2, -9, tmp_path)
+    assert failure(0, 1, tmp_path).endswith(f"the others were stopped, and their output is in {tmp_path}")
     (tmp_path / "worker-2.log").unlink()
     assert failure(0, 1, tmp_path) == "worker 0 failed with exit code 1"  # the only one

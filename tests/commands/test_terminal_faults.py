@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from chargen import ChargenError, process
 from chargen.cli import main
-from chargen.commands.common import MESSAGE, in_one_line
+from chargen.commands.common import MESSAGE_LENGTH, in_one_line
 from chargen.commands.lab import lines_of
 from chargen.commands.train import TITLES, table_line
 from chargen.config import ModelConfig
@@ -374,4 +374,4 @@ def test_a_file_that_cannot_be_read_is_named_and_not_called_unwritten(trained, t
 def test_a_message_is_short_whatever_was_given(option):
     result = run("sample", option, "x" * 100_000)
     assert result.exit_code == 2
-    assert all(len(line) <= MESSAGE for line in result.stderr.splitlines())
+    assert all(len(line) <= MESSAGE_LENGTH for line in result.stderr.splitlines())

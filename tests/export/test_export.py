@@ -14,7 +14,7 @@ import pytest
 from chargen import ChargenError
 from chargen.config import ModelConfig
 from chargen.export import FORMATS, Export, check, export, module
-from chargen.export.proof import LARGEST, Evidence, compare, drawn
+from chargen.export.verify import TOLERANCE, Reference, compare, drawn
 from chargen.store.modelfile import ModelFile, weight_shapes
 from chargen.store.run import open_model
 from chargen.text.vocabulary import UNKNOWN, Vocabulary
@@ -84,10 +84,10 @@ def no_browser(monkeypatch):
 
 
 def exported(model, name, numbers, folder, clone=None, *, force=False):
-    """The artefact's path and what its proof found, of an export to a folder."""
+    """The artefact's path and what its verification found, of an export to a folder."""
     clone = clone or Clone(model.weights, model.vocabulary)
-    evidence = Evidence(clone, drawn(clone), "a text that the model drew", numbers)
-    return export(Export(model, "book", name, numbers), folder, evidence, force=force)
+    reference = Reference(clone, drawn(clone), "a text that the model drew", numbers)
+    return export(Export(model, "book", name, numbers), folder, reference, force=force)
 
 
 def greedy(model, seed, length):
@@ -167,7 +167,7 @@ def test_an_export_that_says_something_else_is_removed(models, tmp_path, name):
     bias = model.weights["dense/bias"].copy()
     bias[0] += 4
     clone = Clone({**model.weights, "dense/bias": bias}, model.vocabulary)
-    with pytest.raises(ChargenError, match="failed its proof"):
+    with pytest.raises(ChargenError, match="does not agree with the model"):
         exported(model, name, FORMATS[name].quantizations[0], tmp_path, clone)
     assert list(tmp_path.iterdir()) == []
 
@@ -313,24 +313,24 @@ def shouting(logits):
 @pytest.mark.parametrize(
     ("window", "step", "exact", "int8"),
     [
-        (shifted(0.8 * LARGEST), shifted(0.8 * LARGEST), None, None),
-        (shifted(1.2 * LARGEST), None, "0.001 allowed", None),
+        (shifted(0.8 * TOLERANCE), shifted(0.8 * TOLERANCE), None, None),
+        (shifted(1.2 * TOLERANCE), None, "0.001 allowed", None),
         (None, shouting, "not equal", "% allowed"),
-        (None, lambda logits: logits * np.nan, "are no logits", "are no logits"),
-        (lambda logits: logits[:, 1:], None, "are no logits", "are no logits"),
+        (None, lambda logits: logits * np.nan, "finite logits", "finite logits"),
+        (lambda logits: logits[:, 1:], None, "finite logits", "finite logits"),
     ],
 )
 @pytest.mark.parametrize("numbers", ["none", "int8"])
-def test_a_proof_fails_where_an_artefact_says_something_else(numbers, window, step, exact, int8):
+def test_verification_fails_where_an_artefact_computes_something_else(numbers, window, step, exact, int8):
     model = random_model(1)
     clone = Clone(model.weights, model.vocabulary)
-    evidence = Evidence(clone, drawn(clone), "a text", numbers)
+    reference = Reference(clone, drawn(clone), "a text", numbers)
     told = exact if numbers == "none" else int8
     if told is None:
-        assert compare(artefact(model, window, step), evidence, "here")
+        assert compare(artefact(model, window, step), reference, "here")
     else:
         with pytest.raises(ChargenError, match=told):
-            compare(artefact(model, window, step), evidence, "here")
+            compare(artefact(model, window, step), reference, "here")
 
 
 def test_of_two_characters_that_are_as_likely_an_artefact_may_take_either():
@@ -344,26 +344,26 @@ def test_of_two_characters_that_are_as_likely_an_artefact_may_take_either():
     def swapped(by):
         return lambda logits: logits + np.where(np.arange(logits.shape[1]) == 1, np.float32(by), np.float32(0))
 
-    evidence = Evidence(clone, drawn(clone), "a text", "none")
-    assert "are equal" in compare(artefact(model, swapped(1e-4), swapped(1e-4)), evidence, "here")[1]
-    with pytest.raises(ChargenError, match="failed its proof"):
-        compare(artefact(model, None, shifted(2 * LARGEST)), evidence, "here")
+    reference = Reference(clone, drawn(clone), "a text", "none")
+    assert "are equal" in compare(artefact(model, swapped(1e-4), swapped(1e-4)), reference, "here")[1]
+    with pytest.raises(ChargenError, match="does not agree with the model"):
+        compare(artefact(model, None, shifted(2 * TOLERANCE)), reference, "here")
 
 
 @pytest.mark.parametrize(("quantize", "worst"), [("float16", 0.005), ("int8", 0.02)])
 def test_smaller_numbers_may_cost_their_share_and_no_more(quantize, worst):
     model = random_model(1)
     clone = Clone(model.weights, model.vocabulary)
-    evidence = Evidence(clone, drawn(clone), "a text", quantize)
+    reference = Reference(clone, drawn(clone), "a text", quantize)
 
     def cost(temperature):
         start = artefact(model, lambda logits: logits / temperature, lambda logits: logits / temperature)
         try:
-            found = compare(start, evidence, "here")[1]
+            found = compare(start, reference, "here")[1]
         except ChargenError as error:
             found = str(error)
         (percent,) = re.findall(r"\((.*?)%,", found)
-        return float(percent) / 100, "failed" in found
+        return float(percent) / 100, "does not agree" in found
 
     outcomes = [cost(np.float32(temperature)) for temperature in np.linspace(1, 4, 16)]
     assert {failed for _, failed in outcomes} == {True, False}

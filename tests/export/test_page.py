@@ -8,8 +8,8 @@ import pytest
 
 from chargen import ChargenError
 from chargen.export import FORMATS
-from chargen.export.html import prove_in_browser
-from chargen.export.proof import GREEDY
+from chargen.export.html import verify_in_browser
+from chargen.export.verify import GREEDY_CHARACTERS
 from chargen.writing.clone import Clone
 from tests.conftest import HANG
 from tests.export.test_export import exported, greedy, random_model
@@ -69,7 +69,7 @@ class Page:
     def __init__(self, browser, path):
         self.browser = browser
         browser.get(path.as_uri())
-        self.wait(lambda: self.attribute("proof", "data-result"))
+        self.wait(lambda: self.attribute("parity", "data-result"))
 
     def element(self, name):
         return self.browser.find_element("id", name)
@@ -115,18 +115,18 @@ class Page:
         return self.attribute("text", "textContent")
 
 
-def test_the_page_proves_itself_when_it_opens(page):
-    assert page.attribute("proof", "data-result") == "equal"
-    assert "Proved" in page.element("proof").text
+def test_the_page_verifies_itself_when_it_opens(page):
+    assert page.attribute("parity", "data-result") == "equal"
+    assert "Verified" in page.element("parity").text
     assert page.element("name").text == "book"
-    assert "3 x 20 LSTM" in page.element("told").text
+    assert "3 x 20 LSTM" in page.element("description").text
 
 
 @pytest.mark.parametrize("numbers", FORMATS["html"].quantizations)
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_page_of_every_model_writes_the_same_in_the_browser_that_export_finds(tmp_path, layers, numbers):
     _, found = exported(random_model(layers), "html", numbers, tmp_path)
-    assert f"which wrote the same {GREEDY} greedy characters" in found[0]
+    assert f"which wrote the same {GREEDY_CHARACTERS} greedy characters" in found[0]
 
 
 def test_a_page_whose_weights_were_damaged_says_so(browser, path, tmp_path):
@@ -136,23 +136,23 @@ def test_a_page_whose_weights_were_damaged_says_so(browser, path, tmp_path):
     damaged.write_text(
         text[:at] + "AACAQQAAgEEAAIBBAACAQQAAgEEAAIBB" + text[at + 32 :], "utf-8"
     )  # some biases become 16
-    assert Page(browser, damaged).attribute("proof", "data-result") == "different"
-    with pytest.raises(ChargenError, match="failed its proof"):
-        prove_in_browser(damaged)
+    assert Page(browser, damaged).attribute("parity", "data-result") == "different"
+    with pytest.raises(ChargenError, match="does not agree with the model"):
+        verify_in_browser(damaged)
 
 
 def test_a_browser_without_webassembly_writes_the_same(browser, path, tmp_path):
     without = tmp_path / path.name
     without.write_text(re.sub(r'(id="product">)[^<]*', r"\1", path.read_text("utf-8")), "utf-8")
-    assert Page(browser, without).attribute("proof", "data-result") == "equal"
+    assert Page(browser, without).attribute("parity", "data-result") == "equal"
 
 
 def test_a_page_that_can_not_start_says_so(browser, path, tmp_path):
     broken = tmp_path / path.name
     broken.write_text(path.read_text("utf-8").replace('id="about">{', 'id="about">'), "utf-8")
-    assert Page(browser, broken).attribute("proof", "data-result") == "broken"
-    with pytest.raises(ChargenError, match="failed its proof"):
-        prove_in_browser(broken)
+    assert Page(browser, broken).attribute("parity", "data-result") == "broken"
+    with pytest.raises(ChargenError, match="does not agree with the model"):
+        verify_in_browser(broken)
 
 
 def test_the_page_answers_while_it_writes(slow):

@@ -17,7 +17,7 @@ from chargen.store.modelfile import Checkpoint, ModelFile, Progress, weight_shap
 from chargen.store.run import Run
 from chargen.text.corpus import read
 from chargen.text.vocabulary import Vocabulary
-from chargen.training.plan import plan
+from chargen.training.plan import Machine, Request, plan
 from chargen.writing.clone import Clone
 from chargen.writing.originality import build, index
 from tests.conftest import invoke
@@ -51,7 +51,9 @@ def half_way(here, steps=100):
     """Return a run in ``here`` that has made 20 steps of so many; no step was made for it."""
     settings = TrainConfig(steps=steps, batch_size=4, seq_length=8, cache=str(here / "cache"))
     corpus = read(["book.txt"], settings, cache=here / "cache")
-    config = plan(corpus, SHAPE, settings, {*asdict(SHAPE), "steps", "batch_size", "seq_length"}, 1e11)
+    config = plan(
+        Request(SHAPE, settings, {*asdict(SHAPE), "steps", "batch_size", "seq_length"}), corpus, Machine(1e11)
+    )
     run = Run.create(here / "run", config, corpus)
     learnt = weights(len(corpus.vocabulary))
     extra = {f"optimizer/{moment}/{name}": np.square(array) for name, array in learnt.items() for moment in "mv"}
@@ -594,7 +596,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, number):
 def test_a_text_that_only_the_run_has_is_refused_when_it_is_damaged(here, number):
     settings = TrainConfig(steps=100)
     corpus = replace(read(["book.txt"], settings), files=("-",))
-    run = Run.create(here / "run", plan(corpus, SHAPE, settings, {"steps"}, 1e11), corpus)
+    run = Run.create(here / "run", plan(Request(SHAPE, settings, {"steps"}), corpus, Machine(1e11)), corpus)
     assert (run.corpus().ids == corpus.ids).all()
     CACHES[number](run.path / "corpus")
     with pytest.raises(ChargenError, match=r"corpus is damaged: ids\.npy.*; restore it|ids.npy can't be read"):

@@ -22,7 +22,7 @@ from chargen.files.disk import PREFIX, keep, made, move, sweep, temporary, write
 from chargen.store.modelfile import Checkpoint
 from chargen.store.run import Run, newest
 from chargen.text.corpus import read
-from chargen.training.plan import plan
+from chargen.training.plan import Machine, Request, plan
 from tests.conftest import HANG, SMALL, command, contents, invoke
 
 AT_ONCE = 8
@@ -87,7 +87,7 @@ def at_once(function):
 
 
 def config_of(corpus):
-    return plan(corpus, ModelConfig(), TrainConfig(steps=100), {"steps"}, 1e11)
+    return plan(Request(ModelConfig(), TrainConfig(steps=100), {"steps"}), corpus, Machine(1e11))
 
 
 def failing(monkeypatch, name, number, error):
@@ -409,7 +409,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on_to_the_same_
         words = ["--resume", run] if run.exists() else ["book.txt", "--run", run, *SMALL, "--steps", 12]
         return invoke("train", *words)
 
-    monkeypatch.setattr("chargen.training.loop.READ_BETWEEN", 0)
+    monkeypatch.setattr("chargen.training.schedule.READ_BETWEEN", 0)
     assert train(here / "first").exit_code == 0  # which leaves the text in the cache
     with monkeypatch.context() as patch:
         calls = failing(patch, name, 0, None)
@@ -464,7 +464,7 @@ def test_a_start_that_fails_leaves_no_run_that_would_be_the_newest(corpus, here,
     (here / "empty").mkdir()
     Run.create(Path("runs/older"), config_of(corpus), corpus)
     before = names(here)
-    for function in ("strategy", "same_run"):
+    for function in ("strategy", "broadcast_run"):
         with monkeypatch.context() as patch:
             patch.setattr(f"chargen.training.distribute.{function}", gone)
             result = invoke(
@@ -609,15 +609,15 @@ def test_a_file_that_comes_while_a_picture_is_drawn_is_left(here, monkeypatch):
     assert (here / "curves.svg").read_text() == "mine"
 
 
-def failed_proof(*_):
-    raise ChargenError("the export failed its proof")
+def disagreement(*_):
+    raise ChargenError("the exported model does not agree with the model")
 
 
 def test_an_export_that_fails_leaves_no_folder_and_one_that_does_leaves_no_other(here, copied, monkeypatch):
     words = ["export", "--format", "numpy"]
     for output, folder in (([], copied / "exports"), (["--output", "deep/site"], here / "deep")):
         with monkeypatch.context() as patch:
-            patch.setattr("chargen.export.numpy.prove", failed_proof)
+            patch.setattr("chargen.export.numpy.verify", disagreement)
             assert invoke(*words, *output).exit_code == 1
         assert not folder.exists()
     left_there = copied / "exports"
@@ -635,7 +635,7 @@ def test_an_export_replaces_nothing_that_came_meanwhile_unless_it_is_forced(here
         return []
 
     with monkeypatch.context() as patch:
-        patch.setattr("chargen.export.numpy.prove", slow)
+        patch.setattr("chargen.export.numpy.verify", slow)
         result = invoke("export", "--format", "numpy")
     assert result.exit_code == 1
     assert "book.numpy exists and is left as it is" in result.stderr
@@ -645,6 +645,6 @@ def test_an_export_replaces_nothing_that_came_meanwhile_unless_it_is_forced(here
 
 
 def test_a_lesson_that_ends_early_leaves_no_folder(here, monkeypatch):
-    monkeypatch.setattr("chargen.commands.lab.read_setting", failed_proof)
+    monkeypatch.setattr("chargen.commands.lab.read_setting", disagreement)
     assert invoke("lab", "streams", "--output", "deep/lessons").exit_code == 1
     assert names(here) == ["book.txt"]

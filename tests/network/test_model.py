@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from chargen.config import ModelConfig
-from chargen.network.model import CharLM, dropout_mask, reset_rows, state_arrays, state_of
-from chargen.store.modelfile import ModelFile, weight_shapes
+from chargen.network.model import CharLM, Draw, dropout_mask, reset_rows
+from chargen.store.modelfile import ModelFile, state_arrays, state_of, weight_shapes
 from chargen.text.corpus import Part
 from chargen.text.vocabulary import Vocabulary
 
@@ -114,7 +114,7 @@ def test_a_state_is_named_arrays_and_back_and_is_reset_by_row(model):
 @pytest.mark.parametrize("shape", [(3, 5), (2, 8)])
 def test_a_dropout_mask_is_a_function_of_seed_step_layer_and_row(shape):
     def mask(rows, seed=5, layer=0, step=9, first_row=0):
-        return dropout_mask(0.5, rows, shape, seed, layer, tf.constant(step, tf.int64), first_row).numpy()
+        return dropout_mask(0.5, (rows, *shape), Draw(seed, layer, tf.constant(step, tf.int64), first_row)).numpy()
 
     whole = mask(6)
     assert (whole == np.concatenate([mask(2), mask(4, first_row=2)])).all()
@@ -124,13 +124,13 @@ def test_a_dropout_mask_is_a_function_of_seed_step_layer_and_row(shape):
 
 
 def test_a_rate_that_is_known_late_makes_the_same_mask_and_one_of_0_blanks_nothing():
-    step = tf.constant(3, tf.int64)
-    late = tf.function(lambda rate: dropout_mask(rate, 4, (3, 5), 1, 0, step))
-    assert (late(tf.constant(0.25)).numpy() == dropout_mask(0.25, 4, (3, 5), 1, 0, step).numpy()).all()
+    draw = Draw(1, 0, tf.constant(3, tf.int64))
+    late = tf.function(lambda rate: dropout_mask(rate, (4, 3, 5), draw))
+    assert (late(tf.constant(0.25)).numpy() == dropout_mask(0.25, (4, 3, 5), draw).numpy()).all()
     assert (late(tf.constant(0.0)).numpy() == np.ones((4, 3, 5))).all()
 
 
 def test_a_dropout_mask_keeps_the_share_and_the_mean():
-    mask = dropout_mask(0.25, 50, (20, 40), 1, 0, tf.constant(0, tf.int64)).numpy()
+    mask = dropout_mask(0.25, (50, 20, 40), Draw(1, 0, tf.constant(0, tf.int64))).numpy()
     assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
     assert (mask == 0).mean() == pytest.approx(0.25, abs=0.01)

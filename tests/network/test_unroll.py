@@ -1,12 +1,10 @@
-"""The unrolls equal the stock Keras layers, in value and gradient, with every mask and at odd sizes."""
+"""Every unroll equals the equations, in value and gradient, with every mask and at odd sizes."""
 
 import functools
 import json
-import platform
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,12 +14,13 @@ from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.machine import processor_features
 from chargen.network import unroll as unrolls
 from chargen.network.model import CharLM
-from chargen.network.unroll import LARGEST_TABLE, choose, has_onednn, packs, prepare, project, shard_rows
-from chargen.store.modelfile import LayerState
+from chargen.network.unroll import LARGEST_TABLE, Characters, Masks, prepare_layers
 from chargen.text.corpus import read
 from chargen.text.streams import Streams
-from chargen.training.optimizer import Adam, learning_rate
-from chargen.training.step import compile_step
+from chargen.training.optimizer import Adam
+from chargen.training.schedule import learning_rate
+from chargen.training.step import Controls, compile_step
+from tests.network.equations import apart, case, far, normal, plain, traced, value_and_gradients
 
 
 def unrolled(execution):
@@ -49,89 +48,21 @@ SIZES = [
     pytest.param((3, 33, 8, 18, 11), marks=LONG),
     pytest.param((2, 128, 32, 17, 64), marks=LONG),
     pytest.param((1, 192, 4, 5, 32), marks=LONG),
-    pytest.param((2, 512, 3, 4, 5), marks=LONG),  # from here on the kernel is on the left on the way there too
+    pytest.param((2, 512, 3, 4, 5), marks=LONG),  # from here on the kernel is on the left in the forward pass too
     (1, 512, 32, 2, 5),  # here oneDNN multiplies it in float32
 ]
 
 
-def unroll(*args, **options):
+def unroll(x, state, lstms, execution, masks=None, weight_masks=None):
     """Outputs (B, T, H), state."""
-    outputs, state = unrolls.unroll(*args, **options)
+    layers = prepare_layers(lstms, execution, [len(state[0].h)], weight_masks)
+    outputs, state = unrolls.unroll(x, state, layers, masks or Masks(), execution)
     return tf.transpose(outputs, [1, 0, 2]), state
-
-
-def normal(generator, *shape, scale=1.0):
-    return tf.constant(generator.normal(0, scale, shape), tf.float32)
-
-
-def case(layers, units, rows, steps, width):
-    """An input, a state and Keras layers with weights of about the size that they begin with."""
-    generator = np.random.default_rng(layers * units)
-    made = []
-    for n in range(layers):
-        layer = keras.layers.LSTM(units, return_sequences=True, return_state=True)
-        layer.build((rows, steps, units if n else width))
-        for weight in layer.weights:
-            weight.assign(normal(generator, *weight.shape, scale=0.7 / units**0.5))
-        made.append(layer)
-    state = tuple(LayerState(*(normal(generator, rows, units, scale=0.5) for _ in "hc")) for _ in made)
-    return normal(generator, rows, steps, width), state, made
-
-
-def plain(x, state, layers, masks=None, recurrent=None, restart=None):
-    """The equations, said once."""
-    after = []
-    for n, (layer, (h, c)) in enumerate(zip(layers, state, strict=True)):
-        kernel, recurrent_kernel, bias = (weight.value for weight in layer.weights)
-        outputs = []
-        for t in range(x.shape[1]):
-            if restart is not None:
-                go_on = 1 - tf.cast(restart[:, t, None], tf.float32)
-                h, c = h * go_on, c * go_on
-            read = h if recurrent is None else h * recurrent[n]
-            i, f, g, o = tf.split(x[:, t] @ kernel + read @ recurrent_kernel + bias, 4, 1)
-            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-            h = tf.sigmoid(o) * tf.tanh(c)
-            outputs.append(h)
-        x = tf.stack(outputs, 1)
-        after.append(LayerState(h, c))
-        if masks is not None:
-            x *= masks[n]
-    return x, tuple(after)
-
-
-def value_and_gradients(compute, x, state, layers):
-    """The outputs and the state; the gradients of a random sum of the outputs by the input and all weights."""
-    variables = [weight.value for layer in layers for weight in layer.weights]
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        outputs, after = compute(x)
-        loss = tf.reduce_sum(outputs * normal(np.random.default_rng(1), *outputs.shape))
-    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, [x, *variables])]
-    return [outputs, *tf.nest.flatten(after)], gradients
-
-
-def traced(compute, x, state, layers):
-    """The same, computed in a graph, as training computes it."""
-    return tf.function(lambda x: value_and_gradients(compute, x, state, layers), autograph=False)(x)
 
 
 def outputs_of(x, state, layers, execution):
     """Outputs (B, T, H) and the state, computed in a graph."""
     return tf.function(lambda x: unroll(x, state, layers, execution), autograph=False)(x)
-
-
-def far(ours, theirs):
-    """The greatest difference in a tensor, relative to its greatest value."""
-    return max(
-        float(tf.reduce_max(tf.abs(a - b)) / tf.reduce_max(tf.abs(b))) for a, b in zip(ours, theirs, strict=True)
-    )
-
-
-def apart(ours, theirs):
-    """The difference of all tensors as one vector, relative to its length."""
-    ours, theirs = (tf.concat([tf.reshape(a, [-1]) for a in tensors], 0) for tensors in (ours, theirs))
-    return float(tf.norm(ours - theirs) / tf.norm(theirs))
 
 
 def assert_equal(ours, theirs, precision):
@@ -170,11 +101,8 @@ def mask_of(generator, *shape):
 
 
 def all_masks(layers, units, rows, steps, generator, over_time):
-    return {
-        "masks": [mask_of(generator, rows, over_time, units) for _ in range(layers)],
-        "recurrent": [mask_of(generator, rows, units) for _ in range(layers)],
-        "restart": tf.constant(generator.random((rows, steps)) < 0.3),
-    }
+    outputs = [mask_of(generator, rows, over_time, units) for _ in range(layers)]
+    return Masks(outputs, tf.constant(generator.random((rows, steps)) < 0.3))
 
 
 @functools.cache
@@ -185,8 +113,8 @@ def looked_up(vocabulary, masked):
     generator = np.random.default_rng(3)
     e = normal(generator, vocabulary, width)
     ids = tf.constant(generator.integers(vocabulary, size=(rows, steps)), tf.int32)
-    masks = all_masks(layers, units, rows, steps, generator, steps) if masked else {}
-    theirs = value_and_gradients(lambda e: plain(tf.gather(e, ids), state, made, **masks), e, state, made)
+    masks = all_masks(layers, units, rows, steps, generator, steps) if masked else Masks()
+    theirs = value_and_gradients(lambda e: plain(tf.gather(e, ids), state, made, masks), e, state, made)
     return e, ids, state, made, masks, theirs
 
 
@@ -202,7 +130,7 @@ def looked_up(vocabulary, masked):
 )
 def test_characters_are_read_as_their_rows_of_the_embedding(execution, vocabulary, masked):
     e, ids, state, layers, masks, theirs = looked_up(vocabulary, masked)
-    ours = traced(lambda e: unroll(ids, state, layers, execution, **masks, embedding=e), e, state, layers)
+    ours = traced(lambda e: unroll(Characters(ids, e), state, layers, execution, masks), e, state, layers)
     assert_equal(ours, theirs, execution.precision)
 
 
@@ -212,20 +140,22 @@ def masked(kind):
     layers, units, rows, steps, width = (1, 512, 32, 9, 4) if kind == "large" else SIZE
     x, state, made = kept_case(layers, units, rows, steps, width)
     masks = all_masks(layers, units, rows, steps, np.random.default_rng(2), 1 if kind == "variational" else steps)
-    if kind not in ("all", "large"):
-        masks = {name: value for name, value in masks.items() if name == {"variational": "masks"}.get(kind, kind)}
-    theirs = value_and_gradients(lambda x: plain(x, state, made, **masks), x, state, made)
+    if kind == "restarts":
+        masks = masks._replace(outputs=None)
+    elif kind in ("outputs", "variational"):
+        masks = masks._replace(restarts=None)
+    theirs = value_and_gradients(lambda x: plain(x, state, made, masks), x, state, made)
     return x, state, made, masks, theirs
 
 
 @ALL
 @pytest.mark.parametrize(
     "kind",
-    ["all", *(pytest.param(kind, marks=LONG) for kind in ("masks", "variational", "recurrent", "restart", "large"))],
+    ["all", *(pytest.param(kind, marks=LONG) for kind in ("outputs", "variational", "restarts", "large"))],
 )
 def test_every_mask_does_what_the_equations_say(execution, kind):
     x, state, layers, masks, theirs = masked(kind)
-    ours = traced(lambda x: unroll(x, state, layers, execution, **masks), x, state, layers)
+    ours = traced(lambda x: unroll(x, state, layers, execution, masks), x, state, layers)
     assert_equal(ours, theirs, execution.precision)
 
 
@@ -298,73 +228,34 @@ def test_rows_do_not_see_each_other(execution):
     assert (a[2] != b[2]).any()
 
 
-@pytest.mark.parametrize(("rows", "shards"), [(16, 2), (7, 2), (1, 2), (5, 5), (3, 8), (64, 1)])
-def test_the_groups_of_rows_are_all_rows_in_order_and_of_a_size(rows, shards):
-    groups = shard_rows(rows, shards)
-    sizes = [group.stop - group.start for group in groups]
-    assert [r for group in groups for r in range(rows)[group]] == list(range(rows))
-    assert len(groups) == min(rows, shards)
-    assert max(sizes) - min(sizes) <= 1
-
-
-def chosen(monkeypatch, features, **train):
-    for module in ("config", "unroll"):
-        monkeypatch.setattr(f"chargen.{module}.processor_features", lambda: frozenset(features))
-    execution, _ = choose(TrainConfig(**{"threads": 2, **train}))
-    return execution.unroll, execution.precision, execution.shards, execution.threads
-
-
-def test_the_choice_is_a_function_of_processor_rows_and_threads(monkeypatch):
-    assert chosen(monkeypatch, {"avx512f", "avx512_bf16"}, batch_size=64) == ("onednn", "bfloat16", 2, 2)
-    assert chosen(monkeypatch, {"avx512f", "amx_bf16"}, batch_size=16) == ("onednn", "bfloat16", 2, 2)
-    assert chosen(monkeypatch, {"avx2"}, batch_size=64) == ("loop", "float32", 2, 2)
-    assert chosen(monkeypatch, {"avx512f", "amx_bf16"}, precision="float32") == ("onednn", "float32", 2, 2)
-    assert chosen(monkeypatch, {"avx512f"}, batch_size=64) == ("onednn", "float32", 2, 2)
-    assert chosen(monkeypatch, set(), batch_size=64, precision="bfloat16") == ("loop", "bfloat16", 2, 2)
-    assert chosen(monkeypatch, set(), batch_size=1, threads=4) == ("loop", "float32", 1, 4)
-
-
-@pytest.mark.parametrize(
-    ("threads", "rows", "shards"),
-    [(2, 64, 2), (2, 3, 2), (1, 64, 1), (8, 64, 8), (64, 64, 8), (64, 200, 25), (64, 1024, 64), (64, 12, 2)],
-)
-def test_a_shard_has_rows_enough_to_be_worth_a_thread(monkeypatch, threads, rows, shards):
-    assert chosen(monkeypatch, {"avx512f"}, batch_size=rows, threads=threads)[2:] == (shards, threads)
-
-
-def test_a_gpu_says_that_it_does_not_compute_in_bfloat16(monkeypatch):
-    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind: [kind])
-    assert choose(TrainConfig(precision="bfloat16"))[1].endswith("in float32: bfloat16 is for processors")
-    assert choose(TrainConfig(precision="auto"))[1].endswith("cuDNN")
-
-
 ASKING = """
 import itertools, json, sys, time
 import numpy as np
 import tensorflow as tf
 from chargen.config import ModelConfig
+from chargen.network.execution import Execution, own_process
 from chargen.network.model import CharLM
-from chargen.network.unroll import Execution, own_process
+from chargen.network.unroll import Masks
 
 executions = [Execution(*names, shards=2, threads=2) for names in json.loads(sys.argv[1])]
 own_process(executions[0])
-sizes = (30, 128, 8, 400), (60, 512, 32, 10)  # characters are looked up, and not; see MANY_ROWS
+sizes = (30, 128, 8, 400), (60, 512, 32, 10)  # characters are looked up, and not; see products.MANY_ROWS
 for execution, (characters, units, rows, steps) in itertools.product(executions, sizes):
     model = CharLM(characters, ModelConfig(layers=2, units=units, embedding=16), execution=execution)
     ids = tf.constant(np.random.default_rng(1).integers(0, characters, (rows, steps)), tf.int32)
     restarts = tf.constant(np.arange(steps) % 100 == 7)[None] & tf.ones([rows, 1], bool)
     masks = [tf.ones([rows, steps, units])] * 2
 
-    def step(**options):
+    def step(used):
         with tf.GradientTape() as tape:
-            outputs, _ = model(ids, model.zero_state(rows), **options)
+            outputs, _ = model.read(ids, model.zero_state(rows), used)
         tape.gradient(outputs, model.embedding.embeddings.value)
 
-    for options in ({}, {"masks": masks, "restarts": restarts}):
-        step(**options)
+    for used in (Masks(), Masks(masks, restarts)):
+        step(used)
         began = time.thread_time(), time.process_time()
         for _ in range(5):
-            step(**options)
+            step(used)
         print((time.thread_time() - began[0]) / (time.process_time() - began[1]))
 """
 
@@ -374,44 +265,6 @@ def test_a_shard_is_computed_by_the_thread_that_asks_for_it_so_that_shards_do_no
     names = json.dumps([(execution.unroll, execution.precision) for execution in (LOOP, ONEDNN16)])
     result = subprocess.run([sys.executable, "-c", ASKING, names], capture_output=True, text=True, check=True)
     assert [share > 0.99 for share in map(float, result.stdout.split())] == [True] * 8
-
-
-FAULTS = """
-import ctypes, resource, sys
-from chargen.network.unroll import Execution, own_process
-
-if sys.argv[1] == "own":
-    own_process(Execution("loop"))
-libc, size = ctypes.CDLL(None), 20 << 20
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-pages = []
-for _ in range(9):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    arrays = [libc.malloc(size) for _ in range(4)]
-    for array in arrays:
-        libc.memset(array, 1, size)
-    for array in arrays:
-        libc.free(array)
-    pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(*pages[1:])
-"""
-
-
-@pytest.mark.long
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told to keep memory")
-@pytest.mark.parametrize(("whose", "kept"), [("own", True), ("library", False)])
-def test_a_process_of_the_commands_own_uses_freed_memory_again(whose, kept):
-    result = subprocess.run([sys.executable, "-c", FAULTS, whose], capture_output=True, text=True, check=True)
-    assert [pages < 100 for pages in map(int, result.stdout.split())] == [kept] * 8
-
-
-def test_a_lesser_processor_can_be_tried_out(monkeypatch):
-    whole = processor_features()
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert processor_features() == whole - {"avx512_bf16", "amx_bf16", "avx512f"}
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
-    assert processor_features() == whole - {"avx512_bf16", "amx_bf16"}
 
 
 def trained_loss(execution, steps=500):
@@ -424,7 +277,8 @@ def trained_loss(execution, steps=500):
     streams, state, losses = Streams(corpus.ids, 16, 32), model.zero_state(16), []
     for step in range(steps):
         rate = learning_rate(step, 0, steps, settings.learning_rate)
-        state, nats, made, _ = update(*streams.read(step), state, tf.constant(step, tf.int64), tf.constant(rate))
+        controls = Controls(tf.constant(step, tf.int64), tf.constant(rate))
+        state, nats, made, _ = update(streams.read(step), state, controls)
         assert made
         losses.append(float(nats) / (16 * 32))
     return np.mean(losses[-50:])
@@ -440,7 +294,7 @@ def test_five_hundred_steps_in_bfloat16_end_where_float32_does():
 def peak(batch_size, seq_length, precision):
     """The peak memory of a process that trains 2 x 256."""
     sizes = {"layers": 2, "units": 256, "embedding": 32, "batch_size": batch_size, "seq_length": seq_length}
-    side = ("chargen_train", {**sizes, "precision": precision, "files": []})
+    side = ("train.chargen_step", {**sizes, "precision": precision, "files": []})
     return interleaved({"chargen": side}, 1)["chargen"]["peak_memory"]
 
 
@@ -455,83 +309,38 @@ def test_peak_memory_follows_the_formula_at_the_head_of_the_file(precision, byte
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_onednn_is_not_called_where_the_processor_lacks_what_it_needs(monkeypatch, precision):
-    monkeypatch.setattr("chargen.network.unroll.has_onednn", lambda precision: False)
+    monkeypatch.setattr("chargen.network.products.has_onednn", lambda precision: False)
     x, state, layers = kept_case(*SIZE)
     ours, plainly = (outputs_of(x, state, layers, Execution(n, precision))[0].numpy() for n in ("onednn", "loop"))
     np.testing.assert_array_equal(ours, plainly)
-
-
-@pytest.fixture
-def unknown_order():
-    packs.cache_clear()
-    yield
-    packs.cache_clear()
-
-
-def test_a_kernel_in_another_order_than_onednn_takes_is_found_out(monkeypatch, unknown_order):
-    if "amx_bf16" in processor_features() and has_onednn("bfloat16"):
-        assert packs(8, 128, 512)
-        packs.cache_clear()
-    monkeypatch.setattr(
-        "chargen.network.unroll._pack", lambda kernel: tf.bitcast(tf.reshape(kernel, [-1])[::2], tf.uint32)
-    )
-    assert not packs(8, 128, 512)
 
 
 @ALL
 @pytest.mark.parametrize("scale", [pytest.param(None, marks=LONG), 0.5])
 def test_shards_share_what_is_prepared_once(execution, scale):
     count, units, rows, steps, width = SIZE
-    x, state, layers = kept_case(count, units, 2 * rows, steps, width)
-
-    def others():
-        return scale and [layer.cell.recurrent_kernel * scale for layer in layers]
-
-    prepared = prepare(layers, execution, [rows, rows], others())
+    x, state, lstms = kept_case(count, units, 2 * rows, steps, width)
+    weight_masks = scale and [tf.fill([units, 4 * units], scale) for _ in lstms]
+    shared = prepare_layers(lstms, execution, [rows, rows], weight_masks)
     for part in (slice(0, rows), slice(rows, 2 * rows)):
         begin = tf.nest.map_structure(lambda a, part=part: a[part], state)
 
-        def computed(given, part=part, begin=begin):
+        def computed(layers, part=part, begin=begin):
             def compute(x):
-                return unroll(x, begin, layers, execution, recurrent_kernels=others(), prepared=given)
+                own = layers or prepare_layers(lstms, execution, [rows], weight_masks)
+                return unrolls.unroll(x, begin, own, Masks(), execution)
 
-            return tf.nest.flatten(traced(compute, x[part], begin, layers))
+            return tf.nest.flatten(traced(compute, x[part], begin, lstms))
 
-        for own, shared in zip(computed(None), computed(prepared), strict=True):
-            np.testing.assert_array_equal(own, shared)
-
-
-def test_bfloat16_is_rounded_to_the_nearest():
-    between = tf.constant([[1 + 0.4 / 128], [1 + 0.6 / 128], [-1 - 0.6 / 128]])  # 1 and 1 + 1 / 128 are its neighbours
-    expected = [1, 1 + 1 / 128, -1 - 1 / 128] if has_onednn("bfloat16") else between[:, 0]
-    np.testing.assert_array_equal(project(between, tf.ones((1, 1)), ONEDNN16)[:, 0], expected)
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 7), (5, 64), (2, 9, 96)])
-def test_the_last_layer_multiplies_in_bfloat16_as_in_float32(shape):
-    generator = np.random.default_rng(4)
-    kernel, above = normal(generator, shape[-1], 11), normal(generator, *shape[:-1], 11)
-    found = []
-    for execution in (ONEDNN16, LOOP):
-        x = normal(np.random.default_rng(5), *shape)
-        with tf.GradientTape() as tape:
-            tape.watch([x, kernel])
-            y = project(x, kernel, execution)
-            loss = tf.reduce_sum(y * above)
-        found.append([y, *tape.gradient(loss, [x, kernel])])
-    assert apart(*found) < 1e-2
+        for alone, together in zip(computed(None), computed(shared), strict=True):
+            np.testing.assert_array_equal(alone, together)
 
 
 @ALL
-def test_other_recurrent_kernels_are_taken_in_place_of_the_layers_own(execution):
+def test_recurrent_kernels_are_multiplied_by_weight_masks(execution):
     x, state, layers = case(*SIZE)
     scales = [normal(np.random.default_rng(n), 16, 64) for n in range(2)]
-
-    def scaled(x):
-        kernels = [layer.cell.recurrent_kernel * scale for layer, scale in zip(layers, scales, strict=True)]
-        return unroll(x, state, layers, execution, recurrent_kernels=kernels)
-
-    ours = traced(scaled, x, state, layers)
+    ours = traced(lambda x: unroll(x, state, layers, execution, weight_masks=scales), x, state, layers)
     for layer, scale in zip(layers, scales, strict=True):
         layer.cell.recurrent_kernel.assign(layer.cell.recurrent_kernel * scale)
     values, gradients = value_and_gradients(lambda x: plain(x, state, layers), x, state, layers)

@@ -9,7 +9,7 @@ from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.store.run import Progress, Run, find_model, newest
 from chargen.text.corpus import read
-from chargen.training.plan import plan
+from chargen.training.plan import Machine, Request, plan
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def corpus(here):
 
 
 def made(corpus, path=None):
-    return Run.create(path, plan(corpus, ModelConfig(), TrainConfig(steps=100), {"steps"}, 1e11), corpus)
+    return Run.create(
+        path, plan(Request(ModelConfig(), TrainConfig(steps=100), {"steps"}), corpus, Machine(1e11)), corpus
+    )
 
 
 def test_a_run_is_named_after_its_text_and_never_takes_the_place_of_another(corpus):

@@ -187,6 +187,6 @@ def test_a_text_is_composed_and_told_so_unless_it_is_to_stay_as_it_is(fake, here
     assert (result.exit_code, result.stdout[:5]) == (0, "cafe\u0301")
     assert "Warning" not in result.stderr
     result = invoke("train", "--resume", "--normalize", "nfc")
-    assert "--normalize can't be changed on --resume" in result.stderr
+    assert "--normalize cannot be changed with --resume" in result.stderr
     (here / "new").write_text(words * 5, "utf-8")
     assert invoke("eval", "new", "--json").stdout.count('"unknown_characters": 0')

@@ -17,18 +17,18 @@ import pytest
 
 from chargen import ChargenError
 from chargen.commands.common import configured
-from chargen.commands.launch import places
+from chargen.commands.launch import tf_configs
 from chargen.commands.train import train as train_command
 from chargen.config import ModelConfig, TrainConfig
-from chargen.network.model import CharLM
-from chargen.network.unroll import choose
+from chargen.network.execution import choose
 from chargen.store.modelfile import Checkpoint
 from chargen.store.run import Run
 from chargen.text.corpus import read
 from chargen.text.streams import Streams
-from chargen.training.distribute import Place, place, share, share_of, spread, total
-from chargen.training.loop import train
-from chargen.training.plan import plan
+from chargen.training.distribute import Worker, all_reduce, broadcast, rows_of, this_worker, to_replicas
+from chargen.training.jobs import Job
+from chargen.training.loop import Session, train
+from chargen.training.plan import Machine, Request, plan
 from tests.conftest import HANG, chargen, command
 
 SIZES = [
@@ -74,7 +74,7 @@ def by_hand(workers, *words, cwd, others=None):
     """Start workers as a person or another launcher would; all but the first in the folder ``others``, if given."""
     with ExitStack() as stack:
         started = []
-        for number, where in enumerate(places(workers)):
+        for number, where in enumerate(tf_configs(workers)):
             process = subprocess.Popen(
                 command("train", *words, "--distribute", "workers"),
                 cwd=others if others and number else cwd,
@@ -93,7 +93,7 @@ def config_of(corpus, words):
         values = context.params
     asked = {name for name, value in values.items() if value is not None}
     model, training = configured(ModelConfig, values), configured(TrainConfig, values)
-    config = plan(corpus, model, training, asked, 1e11)
+    config = plan(Request(model, training, asked), corpus, Machine(1e11))
     return replace(config, execution=choose(config.train)[0])
 
 
@@ -104,12 +104,8 @@ def again(folder, name):
 
 def some_steps(run, last=None):
     """Train in this process until a step is made, or to the end; a checkpoint is left."""
-    config, corpus = run.config, run.corpus()
-    part, validation = corpus.split(config.train)
-    size, seed = len(corpus.vocabulary), config.train.random_seed
-    model = CharLM(size, config.model, seed, config.execution, part.log_shares(size))
-    streams = Streams(part.ids, config.train.batch_size, config.train.seq_length, part.starts)
-    with closing(train(model, corpus.vocabulary, streams, validation, run)) as records:
+    job = Job.of(run, run.corpus())
+    with closing(train(Session(job, job.model()))) as records:
         for record in records:
             if getattr(record, "step", 0) == last:
                 break
@@ -172,7 +168,7 @@ def test_killing_one_of_three_ends_all_with_how_to_go_on_and_loses_only_the_step
             _, err = worker.communicate(timeout=HANG)
             assert worker.returncode == 1
             assert err.count(b"\n") == 1
-            assert b"a worker is gone" in err
+            assert b"a worker stopped" in err
             assert err.endswith(b"start all workers again with chargen train --resume killed\n")
     assert 0 < step(run) < 400
     some_steps(Run(run))
@@ -219,7 +215,7 @@ def test_a_worker_with_another_text_says_so_in_a_line(here):
         assert err.count(b"\n") == 1
         _, err = workers[0].communicate(timeout=HANG)
         assert workers[0].returncode == 1
-        assert b"a worker is gone" in err
+        assert b"a worker stopped" in err
     assert not (here / "runs").exists()  # where there would be a run that never began, and the newest
 
 
@@ -240,28 +236,21 @@ def test_a_port_that_is_taken_is_told_in_a_line(here, monkeypatch):
 
 MIRRORED = """
 import sys
-import tensorflow as tf
-from contextlib import closing
 from pathlib import Path
-from chargen.text.corpus import read
-from chargen.network.model import CharLM
+
+import tensorflow as tf
+
 from chargen.store.run import Run
-from chargen.commands.common import configured
-from chargen.text.streams import Streams
-from chargen.training.loop import train
-from chargen.network.unroll import choose
+from chargen.text.corpus import read
+from chargen.training.jobs import Job
+from chargen.training.loop import Session, train
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-run, corpus = Run(Path(sys.argv[1])), read(["book.txt"])
-config = run.config.train
-part, validation = corpus.split(config)
+job = Job.of(Run(Path(sys.argv[1])), read(["book.txt"]))
 with strategy.scope():
-    size = len(corpus.vocabulary)
-    model = CharLM(size, run.config.model, config.random_seed, run.config.execution, part.log_shares(size))
-    streams = Streams(part.ids, config.batch_size, config.seq_length, part.starts)
-    for record in train(model, corpus.vocabulary, streams, validation, run):
+    for record in train(Session(job, job.model())):
         pass
 """
 
@@ -281,15 +270,15 @@ def test_two_devices_of_one_process_equal_one(alone):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (None, "needs the variable TF_CONFIG.*chargen launch"),
-        ("", "needs the variable TF_CONFIG"),
-        ("{", "doesn't name the workers"),
-        ("[]", "doesn't name the workers"),
-        ('{"cluster": {}}', "doesn't name the workers"),
-        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "doesn't name the workers"),
-        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}', "doesn't name the workers"),
-        ('{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}', "a:1 is not an address"),
-        ('{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}', "a is not an address"),
+        (None, "needs the environment variable TF_CONFIG.*chargen launch"),
+        ("", "needs the environment variable TF_CONFIG"),
+        ("{", "does not name the workers"),
+        ("[]", "does not name the workers"),
+        ('{"cluster": {}}', "does not name the workers"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "does not name the workers"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}', "does not name the workers"),
+        ('{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}', "a:1 is not the address"),
+        ('{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}', "a is not the address"),
         ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}', "this process a ps"),
     ],
 )
@@ -298,48 +287,46 @@ def test_a_tf_config_that_is_none_is_refused_with_one_that_is(config, words, mon
     if config is not None:
         monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ChargenError, match=words):
-        place("workers")
+        this_worker("workers")
 
 
 @pytest.mark.parametrize(("kind", "index", "number"), [("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)])
 def test_the_chief_is_the_first_of_the_workers(kind, index, number, monkeypatch):
     cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
-    assert place("workers") == Place(number, 3)
-    assert place("none") == place("mirrored") == Place(0, 1)
+    assert this_worker("workers") == Worker(number, 3)
+    assert this_worker("none") == this_worker("mirrored") == Worker(0, 1)
 
 
 def test_the_workers_share_all_rows():
-    assert [share_of(7, Place(n, 3)) for n in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 7)]
+    assert [rows_of(7, Worker(n, 3)) for n in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 7)]
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "replicas", "would"), [(64, 3, "63 or 66 would"), (2, 3, "3 would"), (10, 4, "8 or 12 would")]
-)
-def test_a_batch_size_that_cannot_be_divided_is_refused_with_the_nearest_that_can(here, batch_size, replicas, would):
+@pytest.mark.parametrize(("batch_size", "replicas", "w"), [(64, 3, "63 or 66"), (2, 3, "3"), (10, 4, "8 or 12")])
+def test_a_batch_size_that_cannot_be_divided_is_refused_with_the_nearest_that_can(here, batch_size, replicas, w):
     settings = TrainConfig(batch_size=batch_size, steps=1)
-    with pytest.raises(ChargenError, match=f"{batch_size} can't be divided among {replicas} workers: {would}"):
-        plan(read(["book.txt"]), ModelConfig(), settings, {"batch_size"}, 1e11, replicas)
+    with pytest.raises(ChargenError, match=f"{batch_size} cannot be divided among {replicas} workers; use {w}"):
+        plan(Request(ModelConfig(), settings, {"batch_size"}), read(["book.txt"]), Machine(1e11, replicas))
 
 
 @pytest.mark.parametrize(("replicas", "batch_size"), [(3, 63), (4, 64), (70, 70)])
 def test_a_planned_batch_size_can_be_divided(replicas, batch_size):
-    config = plan(read([]), ModelConfig(), TrainConfig(steps=1), {"seq_length"}, 1e11, replicas)
+    config = plan(Request(ModelConfig(), TrainConfig(steps=1), {"seq_length"}), read([]), Machine(1e11, replicas))
     assert config.train.batch_size == batch_size
 
 
 def test_one_process_shares_and_sums_with_itself():
-    assert share(b"whatever\0it is") == b"whatever\0it is"
-    assert share(b"") == b""
-    assert total(np.float64(0.1)) == 0.1
-    assert spread((np.arange(3), None))[0].numpy().tolist() == [0, 1, 2]
+    assert broadcast(b"whatever\0it is") == b"whatever\0it is"
+    assert broadcast(b"") == b""
+    assert all_reduce(np.float64(0.1)) == 0.1
+    assert to_replicas((np.arange(3), None))[0].numpy().tolist() == [0, 1, 2]
 
 
 def test_a_worker_reads_its_rows_of_each_window():
     streams = Streams(np.arange(100, dtype=np.uint8), 6, 5, np.array([7, 40, 42, 90]))
     for position in range(3 * streams.windows):
         whole = streams.read(position)
-        parts = [streams.read(position, share_of(6, Place(n, 3))) for n in range(3)]
+        parts = [streams.read(position, rows_of(6, Worker(n, 3))) for n in range(3)]
         for all_rows, *own in zip(whole, *parts, strict=True):
             if all_rows is None:
                 assert own == [None] * 3  # as it is for all workers or none that a window restarts

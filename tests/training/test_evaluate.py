@@ -9,11 +9,11 @@ from chargen.store.modelfile import with_temperature
 from chargen.store.run import open_model
 from chargen.text.vocabulary import Vocabulary
 from chargen.training.evaluate import (
-    CONTEXT,
+    DYNAMIC_STEP,
+    NANOGPT_CONTEXT,
     NO_STARTS,
     ROWS,
     RUN_IN,
-    STEP,
     dynamic,
     in_order,
     in_windows,
@@ -113,19 +113,21 @@ def test_how_long_a_text_takes_to_read_is_told_by_its_beginning(model, monkeypat
     assert now == (2 * takes if characters <= 65_537 else 40)
 
 
-@pytest.mark.parametrize("characters", [2, CONTEXT, CONTEXT + 1, 3 * CONTEXT + 7])
+@pytest.mark.parametrize("characters", [2, NANOGPT_CONTEXT, NANOGPT_CONTEXT + 1, 3 * NANOGPT_CONTEXT + 7])
 def test_in_windows_of_256_each_begins_from_a_zero_state(model, characters):
     ids = drawn(characters)
-    parts = [alone(model, ids[start : start + CONTEXT + 1]) for start in range(0, characters - 1, CONTEXT)]
+    parts = [
+        alone(model, ids[start : start + NANOGPT_CONTEXT + 1]) for start in range(0, characters - 1, NANOGPT_CONTEXT)
+    ]
     np.testing.assert_allclose(in_windows(model)(ids), np.concatenate(parts), rtol=1e-4)
 
 
 def test_a_dynamic_evaluation_learns_only_from_what_it_has_scored(model):
     """A text's beginning costs the same whatever its end is, and its first stretch what it costs without learning."""
-    short, ids = drawn(300)[: 3 * STEP + 1], drawn(300)
+    short, ids = drawn(300)[: 3 * DYNAMIC_STEP + 1], drawn(300)
     costs = dynamic(model)(ids)
-    np.testing.assert_array_equal(costs[: 3 * STEP], dynamic(model)(short))
-    np.testing.assert_allclose(costs[:STEP], alone(model, ids)[:STEP], rtol=1e-4)
+    np.testing.assert_array_equal(costs[: 3 * DYNAMIC_STEP], dynamic(model)(short))
+    np.testing.assert_allclose(costs[:DYNAMIC_STEP], alone(model, ids)[:DYNAMIC_STEP], rtol=1e-4)
     assert np.abs(costs - alone(model, ids)).max() > 1e-3
 
 

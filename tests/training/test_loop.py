@@ -22,21 +22,21 @@ from chargen.store.run import Progress, Run
 from chargen.text.corpus import read
 from chargen.text.streams import Streams
 from chargen.training.evaluate import in_order, score
+from chargen.training.jobs import Job
 from chargen.training.loop import (
     MOST_RECOVERIES,
-    READ_BETWEEN,
     TEMPERATURES,
     Planned,
     Recovery,
+    Session,
     Step,
     Validation,
-    interval,
-    steps_in,
     train,
 )
-from chargen.training.optimizer import Adam, learning_rate
-from chargen.training.plan import plan, resume
-from chargen.training.step import compile_step
+from chargen.training.optimizer import Adam
+from chargen.training.plan import Machine, Request, plan, resume
+from chargen.training.schedule import READ_BETWEEN, Seconds, TextSizes, learning_rate, steps_in, validation_interval
+from chargen.training.step import Controls, compile_step
 
 SHAPE = ModelConfig(layers=2, units=8, embedding=4)
 ASKED = {"layers", "units", "output_rank", "batch_size", "seq_length"}  # of the plan, so that it leaves them alone
@@ -51,23 +51,20 @@ def corpus(here):
 @pytest.fixture
 def often(monkeypatch):
     """Validate as often as a run may, however long the validation text is."""
-    monkeypatch.setattr("chargen.training.loop.READ_BETWEEN", 0)
+    monkeypatch.setattr("chargen.training.schedule.READ_BETWEEN", 0)
 
 
 def begin(corpus, name, shape=SHAPE, **settings):
     settings = {"batch_size": 4, "seq_length": 8, "dropout": 0.2, "learning_rate": 0.01, **settings}
     settings |= {} if {"minutes", "steps"} & set(settings) else {"steps": 40}
     asked = {*settings, *ASKED, "weight_drop"}
-    config = plan(corpus, shape, TrainConfig(**settings), asked, 1e11)
+    config = plan(Request(shape, TrainConfig(**settings), asked), corpus, Machine(1e11))
     return Run.create(Path("runs") / name, config, corpus)
 
 
 def training(run, corpus, model=None):
-    settings = run.config.train
-    part, validation = corpus.split(settings)
-    model = model or CharLM(len(corpus.vocabulary), run.config.model, settings.random_seed)
-    streams = Streams(part.ids, settings.batch_size, settings.seq_length, part.starts)
-    return closing(train(model, corpus.vocabulary, streams, validation, run))
+    model = model or CharLM(len(corpus.vocabulary), run.config.model, run.config.train.random_seed)
+    return closing(train(Session(Job.of(run, corpus), model)))
 
 
 def finish(run, corpus, stop_at=None):
@@ -219,11 +216,11 @@ def test_a_checkpoint_is_there_before_the_first_step(corpus, fake):
 
 def test_validation_leaves_the_training_alone(corpus, monkeypatch):
     often, seldom = begin(corpus, "often"), begin(corpus, "seldom")
-    monkeypatch.setattr("chargen.training.loop.FEWEST_STEPS", 3)
-    monkeypatch.setattr("chargen.training.loop.MOST_VALIDATIONS", 100)
-    monkeypatch.setattr("chargen.training.loop.READ_BETWEEN", 0)
+    monkeypatch.setattr("chargen.training.schedule.FEWEST_STEPS", 3)
+    monkeypatch.setattr("chargen.training.schedule.MOST_VALIDATIONS", 100)
+    monkeypatch.setattr("chargen.training.schedule.READ_BETWEEN", 0)
     finish(often, corpus)
-    monkeypatch.setattr("chargen.training.loop.FEWEST_STEPS", 1000)
+    monkeypatch.setattr("chargen.training.schedule.FEWEST_STEPS", 1000)
     finish(seldom, corpus)
     assert [record["step"] for record in often.metrics()] == [*range(4, 41, 4)]
     assert len(seldom.metrics()) == 1
@@ -249,7 +246,7 @@ def test_a_finished_run_is_trained_further_with_a_new_schedule(corpus, fake, oft
     run = begin(corpus, "run")
     finish(run, corpus)
     before = run.metrics()
-    run.reconfigure(resume(run, corpus, TrainConfig(steps=30), {"steps"}))
+    run.reconfigure(resume(run, corpus, Request(ModelConfig(), TrainConfig(steps=30), {"steps"})))
     again = Run(run.path)
     finish(again, corpus, 50)
     finish(Run(run.path), corpus)
@@ -279,7 +276,8 @@ def test_a_run_given_minutes_ends_when_they_are_over(corpus, fake, monkeypatch):
 
         return updating
 
-    monkeypatch.setattr("chargen.training.loop.time", Clock)
+    for module in ("loop", "schedule"):
+        monkeypatch.setattr(f"chargen.training.{module}.time", Clock)
     monkeypatch.setattr("chargen.training.loop.compile_step", slow)
     monkeypatch.setattr("chargen.training.loop.reading_time", lambda *_: 1.5)
     run = begin(corpus, "run", minutes=3.0)
@@ -298,11 +296,11 @@ def test_a_step_that_is_not_finite_is_not_applied(corpus):
     before = model.arrays()
     state = tf.nest.map_structure(lambda s: s * np.nan, model.zero_state(4))
     keep = window._replace(begins=window.begins & False)
-    _, nats, made, _ = update(*keep, state, tf.constant(0, tf.int64), tf.constant(0.01))
+    _, nats, made, _ = update(keep, state, Controls(tf.constant(0, tf.int64), tf.constant(0.01)))
     assert not made
     assert np.isnan(nats)
     assert all((array == before[name]).all() for name, array in model.arrays().items())
-    _, _, made, _ = update(*keep, model.zero_state(4), tf.constant(0, tf.int64), tf.constant(0.01))
+    _, _, made, _ = update(keep, model.zero_state(4), Controls(tf.constant(0, tf.int64), tf.constant(0.01)))
     assert made
     assert not (model.arrays()["embedding"] == before["embedding"]).all()
 
@@ -314,12 +312,12 @@ def poisoned(monkeypatch, steps):
     def compiling(*arguments):
         update = compiled(*arguments)
 
-        def poisoning(x, y, begins, restarts, state, step, *rest):
-            after, nats, made, wishes = update(x, y, begins, restarts, state, step, *rest)
-            if left and int(step) + 1 == left[0]:
+        def poisoning(window, state, controls):
+            result = update(window, state, controls)
+            if left and int(controls.step) + 1 == left[0]:
                 left.pop(0)
-                return after, nats * np.nan, tf.constant(False), wishes
-            return after, nats, made, wishes
+                return result._replace(nats=result.nats * np.nan, made=tf.constant(False))
+            return result
 
         return poisoning
 
@@ -350,7 +348,7 @@ def test_each_divergence_halves_the_rate_again(corpus, fake, monkeypatch):
 def test_a_step_that_fails_just_before_the_planning_is_not_planned_from(corpus, fake, monkeypatch):
     """The planning saves a checkpoint, to which the next recovery goes back."""
     monkeypatch.setattr("chargen.training.loop.reading_time", lambda *_: 0.0)
-    monkeypatch.setattr("chargen.training.loop.Stopwatch.enough", lambda self, minutes: self._steps >= 3)
+    monkeypatch.setattr("chargen.training.schedule.Stopwatch.has_measured", lambda self, minutes: self._steps >= 3)
     poisoned(monkeypatch, [8])
     run = begin(corpus, "run", minutes=0.001)
     records = finish(run, corpus)
@@ -410,8 +408,12 @@ def test_minutes_become_a_number_of_steps_that_is_fixed_once(corpus, fake, often
 
 def test_what_follows_from_the_number_of_steps_is_fixed_with_it_for_a_resumed_run_too(corpus, fake, monkeypatch):
     for free in ("DROPOUT", "WEIGHT_DROP"):  # as there is no time for many passes
-        monkeypatch.setattr(f"chargen.training.plan.FREE_OF_{free}", -1e6)
-    config = plan(corpus, SHAPE, TrainConfig(minutes=0.02, batch_size=4, seq_length=8), {*ASKED, "minutes"}, 1e11)
+        monkeypatch.setattr(f"chargen.training.plan.PASSES_WITHOUT_{free}", -1e6)
+    config = plan(
+        Request(SHAPE, TrainConfig(minutes=0.02, batch_size=4, seq_length=8), {*ASKED, "minutes"}),
+        corpus,
+        Machine(1e11),
+    )
     assert config.train.dropout is None
     run = Run.create(Path("runs/run"), config, corpus)
     with training(run, corpus) as records:
@@ -438,19 +440,20 @@ def test_a_run_stopped_before_it_was_measured_is_measured_when_it_goes_on(corpus
     step=st.floats(1e-4, 10), validation=st.floats(0, 100), seconds=st.floats(-10, 10**5),
 )  # fmt: skip
 def test_the_steps_and_validations_of_a_budget_take_its_time(steps, window, held_out, step, validation, seconds):
-    every = interval(steps, window, held_out)
+    sizes = TextSizes(window, held_out)
+    every = validation_interval(steps, sizes)
     assert every == steps or every * window >= READ_BETWEEN * held_out
     parts = -(-steps // every)
     assert parts <= 30
     assert steps - (parts - 1) * every > every - parts  # the last part is about as long as the others
-    count = steps_in(seconds, step, validation, window, held_out)
+    count = steps_in(seconds, Seconds(step, validation), sizes)
     assert count >= 1
     if count > 1:
-        taken = count * step + -(-count // interval(count, window, held_out)) * validation
+        taken = count * step + -(-count // validation_interval(count, sizes)) * validation
         assert taken <= seconds
 
 
-def test_a_blanked_weight_gets_no_gradient_and_the_masks_are_of_the_step(corpus):
+def test_a_dropped_weight_gets_no_gradient_and_the_masks_are_of_the_step(corpus):
     """Adam moves every weight that has a gradient by about the rate, and none that has not."""
     settings = begin(corpus, "run", weight_drop=0.5).config.train
     window, moved = Streams(corpus.ids, 4, 8).read(0), []
@@ -459,7 +462,8 @@ def test_a_blanked_weight_gets_no_gradient_and_the_masks_are_of_the_step(corpus)
         before = model.arrays()
         update = compile_step(model, Adam(model.named_weights(), 1e6), settings)
         state = tf.nest.map_structure(lambda s: s + 0.1, model.zero_state(4))
-        update(*window._replace(begins=window.begins & False), state, tf.constant(step, tf.int64), tf.constant(0.01))
+        controls = Controls(tf.constant(step, tf.int64), tf.constant(0.01))
+        update(window._replace(begins=window.begins & False), state, controls)
         moved.append({n: array != before[n] for n, array in model.arrays().items() if "recurrent" in n})
     for name, where in moved[0].items():
         assert 0.3 < where.mean() < 0.7, name

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from chargen.training.optimizer import Adam, learning_rate
+from chargen.training.optimizer import Adam
+from chargen.training.schedule import learning_rate
 
 
 def test_the_rate_warms_up_peaks_and_falls_to_a_hundredth():

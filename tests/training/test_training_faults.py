@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from chargen import ChargenError
-from chargen.bench.sides import Side, first_character_seconds
+from chargen.bench.sample import first_character_seconds
+from chargen.bench.sides import Side
 from chargen.config import ModelConfig
 from chargen.plot import curves
 from chargen.store.modelfile import ModelFile, weight_shapes
@@ -37,7 +38,7 @@ def test_a_side_that_ends_between_two_rounds_is_named_with_its_last_words():
     with side("import sys; print('{}', flush=True); input(); sys.exit('no more memory')") as one:
         assert one.answer() == {}
         for _ in range(2):  # the second time there is nobody to read the line
-            with pytest.raises(ChargenError, match="the benchmark's one ended by itself: no more memory"):
+            with pytest.raises(ChargenError, match="one failed in the benchmark: no more memory"):
                 one.round()
 
 
@@ -69,7 +70,7 @@ def test_options_are_named_as_they_are_typed(here, arguments, options):
     [
         ("sys.exit(0)", 0, ""),
         ("sys.exit(3)", 3, ""),  # what it has to say it says here itself
-        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "Error: worker 0 was ended by SIGKILL\n"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "Error: worker 0 was stopped by SIGKILL\n"),
     ],
 )
 def test_a_worker_alone_speaks_for_itself(here, monkeypatch, program, code, said):
@@ -87,8 +88,8 @@ def test_a_worker_alone_speaks_for_itself(here, monkeypatch, program, code, said
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", 1, "--logs", "logs", "--", "train"], "--logs is for what all workers but the first say"),
-        (["--workers", 2, "--", "train", "--distribute", "none"], "--distribute none lets each train by itself"),
+        (["--workers", 1, "--logs", "logs", "--", "train"], "--logs is for the output of all workers but the first"),
+        (["--workers", 2, "--", "train", "--distribute", "none"], "--distribute none trains without other workers"),
     ],
 )
 def test_a_launch_that_would_not_do_what_it_says_is_refused(here, arguments, message):

@@ -49,10 +49,10 @@ def test_settings_change_and_everything_can_be_forgotten(conversation):
     ("line", "message"),
     [
         ("/nothing", "no command /nothing"),
-        ("/temperature hot", "/temperature wants a number"),
+        ("/temperature hot", "/temperature needs a number"),
         ("/temperature -1", "temperature: expected float >= 0.0"),
         ("/temperature nan", "temperature: expected float >= 0.0"),
-        ("/undo", "nothing to take back"),
+        ("/undo", "no turn to take back"),
         ("/save", "name a file"),
         ("/load none", "none can't be read"),
     ],

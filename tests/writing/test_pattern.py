@@ -6,8 +6,8 @@ from chargen.config import ModelConfig
 from chargen.network.model import CharLM
 from chargen.text.vocabulary import Vocabulary
 from chargen.writing.clone import Clone
-from chargen.writing.pattern import fill, parse, scores
-from chargen.writing.sampler import surprisal
+from chargen.writing.pattern import Pattern, fill, parse, scores
+from chargen.writing.sampler import nats_of
 
 ABC = Vocabulary(" abc")
 
@@ -30,7 +30,7 @@ def cost(weights, before, text):
     logits = [clone.feed(before)]
     ids = ABC.encode(text)
     logits += [clone.feed([i]) for i in ids[:-1]]
-    return float(surprisal(np.array(logits), ids).sum())
+    return float(nats_of(np.array(logits), ids).sum())
 
 
 def test_a_line_is_a_slot_and_tabs_separate_its_alternatives():
@@ -57,7 +57,7 @@ def test_the_draw_has_the_normalised_probabilities_with_the_separator(clone, wei
     counts = dict.fromkeys(alternatives, 0)
     for _ in range(draws):
         clone.state = kept
-        (piece,) = fill(clone, [alternatives], " ", 1.0, generator)
+        (piece,) = fill(clone, Pattern([alternatives], " "), generator)
         counts[piece.text] += 1
     expected = np.exp([-cost(weights, "ab", a + " ") for a in alternatives])
     expected *= draws / expected.sum()
@@ -67,7 +67,7 @@ def test_the_draw_has_the_normalised_probabilities_with_the_separator(clone, wei
 
 def test_temperature_0_takes_the_likeliest_and_the_clone_has_read_the_text(clone, weights):
     slots = [["a", "bc"], ["c", "ab"], ["b"]]
-    pieces = list(fill(clone, slots, "  ", 0, np.random.default_rng(0)))
+    pieces = list(fill(clone, Pattern(slots, "  ", 0), np.random.default_rng(0)))
     text, read = "".join(p.text for p in pieces), "ab"
     for slot, following in zip(slots, ["  ", "  ", ""], strict=True):
         best = min(slot, key=lambda a: cost(weights, read, a + "  "))
@@ -81,4 +81,4 @@ def test_temperature_0_takes_the_likeliest_and_the_clone_has_read_the_text(clone
 
 def test_characters_that_the_model_never_saw_are_named(clone):
     with pytest.raises(ChargenError, match=r"é \(U\+00E9\)"):
-        list(fill(clone, [["a", "é"]], " ", 1.0, np.random.default_rng(0)))
+        list(fill(clone, Pattern([["a", "é"]], " "), np.random.default_rng(0)))

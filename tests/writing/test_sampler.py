@@ -12,8 +12,8 @@ from chargen.writing.sampler import (
     filters,
     generators,
     min_p,
+    nats_of,
     probabilities,
-    surprisal,
     temperature,
     top_k,
     top_p,
@@ -139,8 +139,8 @@ def test_extreme_logits_do_not_overflow():
     assert draw(np.array([[1e4, -1e4, 0, 5]], np.float32), hot, drawing).tolist() == [0]
 
 
-def test_surprisal_is_the_negative_logarithm_of_the_probability():
-    np.testing.assert_allclose(surprisal(LOGITS + 5, np.array([2])), [-np.log(0.3)])
+def test_the_nats_of_a_character_are_the_negative_logarithm_of_the_probability():
+    np.testing.assert_allclose(nats_of(LOGITS + 5, np.array([2])), [-np.log(0.3)])
 
 
 def test_sample_k_has_its_own_generator_from_random_seed_and_k():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 import tracemalloc
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -28,8 +29,8 @@ from chargen.text.vocabulary import Vocabulary
 from chargen.writing import originality, pattern
 from chargen.writing.clone import Clone
 from chargen.writing.generate import LENGTH, SIGNAL, Piece, Until, batch_rows, generate, samples, seed_of
-from chargen.writing.sampler import LONGEST, expression, filters, generators
-from chargen.writing.showing import JsonLines, Plain, Reported, Shaded, Waiting, in_turn, kept, show
+from chargen.writing.sampler import LONGEST_EXPRESSION, expression, filters, generators
+from chargen.writing.showing import Collected, JsonLines, Plain, Shaded, in_turn, kept, show
 from tests.conftest import SMALL, command, invoke
 
 LETTERS = "\n abcdehnot"
@@ -61,31 +62,31 @@ class Nowhere(io.StringIO):
         return len(text)
 
 
-def grown(writer, characters, rows=1):
+def grown(writer, characters, rows=1, report=None):
     """The most memory that showing takes, in bytes."""
     drawn = (Piece(k, "é" * (i < characters), (1.5,), None if i < characters else LENGTH) for i in range(characters + 1)
              for k in range(rows))  # fmt: skip
     ends = (piece if piece.text else piece._replace(nats=()) for piece in drawn)
     tracemalloc.start()
-    show(ends, writer)
+    show(ends, writer, report)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
 
 
 @pytest.mark.parametrize(
-    ("writer", "rows", "most"),
+    ("writer", "rows", "report", "most"),
     [
-        (lambda: Plain(Nowhere(), "The", 1), 1, 0),
-        (lambda: Shaded(Nowhere(), "The", 1), 1, 0),
-        (lambda: JsonLines(Nowhere(), "The", {"random_seed": 1}), 1, 30),  # its text and its costs
-        (lambda: Reported(Plain(Nowhere(), "The", 1), lambda label, text: None, 1), 1, 12),  # its text
-        (lambda: Plain(Nowhere(), "The", 2), 2, 30),  # what the second has drawn when the first ends
+        (lambda: Plain(Nowhere(), "The", 1), 1, None, 0),
+        (lambda: Shaded(Nowhere(), "The", 1), 1, None, 0),
+        (lambda: JsonLines(Nowhere(), "The", {"random_seed": 1}), 1, None, 30),  # its text and its costs
+        (lambda: Plain(Nowhere(), "The", 1), 1, lambda sample, text: None, 12),  # its text
+        (lambda: Plain(Nowhere(), "The", 2), 2, None, 30),  # what the second has drawn when the first ends
     ],
 )
-def test_a_writer_keeps_what_it_needs_and_no_more(writer, rows, most):
-    grown(writer(), 1000)
-    assert grown(writer(), 15_000, rows) - grown(writer(), 5_000, rows) < most * 10_000 + 20_000
+def test_a_writer_keeps_what_it_needs_and_no_more(writer, rows, report, most):
+    grown(writer(), 1000, report=report)
+    assert grown(writer(), 15_000, rows, report) - grown(writer(), 5_000, rows, report) < most * 10_000 + 20_000
 
 
 def test_a_letter_with_marks_without_end_leaves_in_parts():
@@ -118,7 +119,7 @@ def test_a_batch_is_bounded_whatever_the_count_the_length_and_the_vocabulary():
 
 def test_samples_are_the_same_in_any_batch(model, monkeypatch):
     alone = [json.loads(drawn(model, "--json", "--count", n).stdout.splitlines()[-1])["text"] for n in (1, 2, 3, 4, 5)]
-    monkeypatch.setattr("chargen.writing.generate.ROWS", 2)
+    monkeypatch.setattr("chargen.writing.generate.BATCH_ROWS", 2)
     records = [json.loads(line) for line in drawn(model, "--json", "--count", 5).stdout.splitlines()]
     assert [r["text"] for r in records] == alone
     assert [r["index"] for r in records] == [0, 1, 2, 3, 4]
@@ -141,7 +142,7 @@ def test_many_alternatives_are_scored_in_batches(model, monkeypatch):
     clone = Clone.open(model)
     clone.feed("a")
     whole = pattern.scores(clone, ["a", "no", "the", "a b", "on"])
-    monkeypatch.setattr(pattern, "ROWS", 2)
+    monkeypatch.setattr(pattern, "BATCH_ROWS", 2)
     np.testing.assert_allclose(pattern.scores(clone, ["a", "no", "the", "a b", "on"]), whole, atol=1e-5)
 
 
@@ -159,12 +160,12 @@ def test_mixed_pieces_are_put_in_turn(texts, random):
     assert all(len(p.text) == len(p.nats) for p in shown)
 
 
-def test_what_waits_is_given_in_blocks():
-    waiting = Waiting()
+def test_what_is_collected_is_given_in_blocks():
+    collected = Collected()
     for n in range(10_000):
-        waiting.add(Piece(3, "字", (float(n),)))
-    waiting.add(Piece(3, "", (), LENGTH))
-    pieces = list(waiting.pieces(3))
+        collected.add(Piece(3, "字", (float(n),)))
+    collected.add(Piece(3, "", (), LENGTH))
+    pieces = list(collected.pieces(3))
     assert max(len(p.text) for p in pieces) < 5000
     assert [n for p in pieces for n in p.nats] == list(range(10_000))
 
@@ -228,7 +229,7 @@ def test_an_expression_of_characters_matches_as_it_always_does(wanted):
         ("ab", "one character at a time"),
         ("(?=a)a", "one character at a time"),
         ("[]|" * 3000 + "(", "not a regular expression"),
-        ("a" * (LONGEST + 1), "longer than 10,000 characters"),
+        ("a" * (LONGEST_EXPRESSION + 1), "longer than 10,000 characters"),
         ("[", "not a regular expression"),
         (r"\p{L}", "not a regular expression"),
         ("a**", "not a regular expression"),
@@ -301,14 +302,9 @@ def test_stopped_it_writes_what_was_held_back_too(model):
 
 def test_stopped_in_a_pattern_the_sample_ends(model, here):
     (here / "words").write_text("a\tb\nno\ton\n" * 5)
-    slots = pattern.parse((here / "words").read_text(), "words")
-    pieces = pattern.fill_all(
-        Clone.open(model),
-        3,
-        lambda clone, generator, sample: pattern.fill(clone, slots, " ", 1.0, generator, sample),
-        lambda count, first: generators(1, count, first),
-        lambda: True,
-    )
+    words = pattern.Pattern(pattern.parse((here / "words").read_text(), "words"), " ")
+    drawing = partial(generators, 1)
+    pieces = pattern.fill_all(Clone.open(model), 3, words, drawing, lambda: True)
     assert [(p.sample, p.stopped_by) for p in pieces] == [(0, None), (0, SIGNAL)]
 
 
@@ -375,7 +371,7 @@ def test_a_file_that_came_meanwhile_is_left_and_the_text_too(here):
             (here / "drawn").write_text("mine")
             file.write("text")
 
-    with pytest.raises(ChargenError, match="File exists; what was drawn is in ") as error:
+    with pytest.raises(ChargenError, match="File exists; the text is in ") as error:
         met()
     assert (here / "drawn").read_text() == "mine"
     (ours,) = here.glob(f"{PREFIX}*/text")

@@ -1,6 +1,7 @@
+import re
 from html.parser import HTMLParser
 
-from chargen.writing.shading import page
+from chargen.writing.shading import LEVELS, TERMINAL_COLOURS, page, shade
 
 
 class Text(HTMLParser):
@@ -32,3 +33,12 @@ def test_a_character_is_shaded_by_its_bits_and_like_neighbours_together():
     parser = Text()
     parser.feed(page("", "", [("a", 0.0), ("b", 0.7), ("c", 1.0), ("d", 2.1), ("e", 99.0)]))
     assert parser.classes == ["b1", "b3", "b12"]  # 1.01 and 1.44 bits, 3.03, and what is off the scale
+
+
+def test_the_less_expected_is_the_redder():
+    assert shade("a", 0.1) == "a"
+    shades = [re.findall(r"48;5;(\d+)m", shade("a", nats)) for nats in (1, 2, 4, 9)]
+    assert [len(found) for found in shades] == [1] * 4
+    assert len({found[0] for found in shades}) == 4
+    assert shade("\n", 9.0) == "\n"
+    assert len(TERMINAL_COLOURS) == LEVELS + 1
