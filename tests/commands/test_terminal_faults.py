@@ -20,7 +20,7 @@ from chargen import ChargenError, process
 from chargen.cli import main
 from chargen.commands.common import MESSAGE_LENGTH, in_one_line
 from chargen.commands.lab import lines_of
-from chargen.commands.train import TITLES, table_line
+from chargen.commands.screen import TITLES, table_line
 from chargen.config import ModelConfig
 from chargen.store.modelfile import ModelFile, weight_shapes
 from chargen.terminal import columns, cut, fitted, shown
