@@ -120,18 +120,18 @@ def read_arrays(
         return header, {name: _array(data[start:], name, tensor) for name, tensor in tensors.items()}
 
 
-def write_arrays(path: Path, arrays: Arrays, header: Mapping[str, Any]) -> None:
-    """Write arrays and a header as one file for `read_arrays`. The file replaces any at ``path`` in one step.
+def write_arrays(path: Path, arrays: Arrays, kind: type[Header], fields: Mapping[str, Any]) -> None:
+    """Write arrays as one file for `read_arrays`, in one step, in place of any at ``path``.
 
-    ``header`` is a JSON object with the fields of a `Header`, except the checksum. Equal contents make equal files.
-    Raises ChargenError if the file cannot be written.
+    ``fields`` are the JSON values that the header of such a ``kind`` has beside those of `Header`. Equal contents make
+    equal files. Raises ChargenError if the file cannot be written.
     """
     from safetensors.numpy import save  # imported here, because reading does not need it
 
     # One entry of sorted JSON, because safetensors does not keep the order of several entries.
-    metadata = {"chargen": json.dumps({"checksum": NO_CHECKSUM, **header}, sort_keys=True)}
+    header = {"checksum": NO_CHECKSUM, "kind": kind.KIND, "format": kind.FORMAT, **fields}
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_beside(path, with_checksum(save(contiguous, metadata)))
+    write_beside(path, with_checksum(save(contiguous, {"chargen": json.dumps(header, sort_keys=True)})))
 
 
 def _head(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], dict[str, Any]]:

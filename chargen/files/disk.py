@@ -1,9 +1,9 @@
 """Files appear whole or not at all, temporary folders go with their process, and locks admit one process at a time.
 
 Everything is written in a temporary folder beside its place, ``.chargen-`` and 16 hexadecimal digits, and renamed from
-there. So no name that a user would choose is used, and a half-written file never has a name that is read.
-The process holds a lock on a file in the folder. A folder whose file is not locked was left by a process that was
-killed, and `sweep` removes it.
+there. So no name that a user would choose is used, and a half-written file never has a name that is read. The process
+holds a lock on a file in the folder. A folder whose file is not locked was left by a process that was killed, and
+`sweep` removes it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from chargen import ChargenError, process
 
 PREFIX, LOCK = ".chargen-", "lock"
 _TEMPORARY_NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{16}")
-_NO_LOCKS_ERRORS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of a disk without locks
-_NO_LINKS_ERRORS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
+_NO_LOCK_ERRORS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of a disk without locks
+_NO_LINK_ERRORS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
 _TAKEN_ERRORS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # of renaming a folder to a name that is taken
 
 
@@ -65,7 +65,7 @@ def move(source: Path, target: Path, *, new: bool = False) -> None:
             os.link(source, target)  # unlike a rename, this replaces nothing
             return
         except OSError as error:
-            if error.errno not in _NO_LINKS_ERRORS | {errno.EEXIST}:
+            if error.errno not in _NO_LINK_ERRORS | {errno.EEXIST}:
                 raise
         if os.path.lexists(target):
             raise _taken(target)
@@ -153,7 +153,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
-            if error.errno not in _NO_LOCKS_ERRORS:
+            if error.errno not in _NO_LOCK_ERRORS:
                 raise
             held = False
         yield held

@@ -207,19 +207,17 @@ class ModelFile:
     summary: Mapping[str, Any]  # the fields of `Summary`
     extra: Arrays  # "optimizer/..." and "state/..." of a checkpoint; empty for a model
 
-    KIND: ClassVar[str] = ModelHeader.KIND
+    HEADER: ClassVar[type[ModelHeader]] = ModelHeader
 
     def write(self, path: Path) -> None:
         """Write the file, replacing any at ``path`` in one step. Raises ChargenError if that fails."""
-        header = {
-            "kind": self.KIND,
-            "format": ModelHeader.FORMAT,
+        fields = {
             "vocabulary": self.vocabulary.characters,
             **({} if self.vocabulary.unknown is None else {"unknown": self.vocabulary.unknown}),
             "model": self.config.to_json(),
             "summary": dict(self.summary),
         }
-        write_arrays(path, {**self.weights, **self.extra}, header)
+        write_arrays(path, {**self.weights, **self.extra}, self.HEADER, fields)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -227,8 +225,7 @@ class ModelFile:
 
         Raises ChargenError if the file is missing, cut short, damaged, of another format or of another kind.
         """
-        kinds = (CheckpointHeader,) if cls is Checkpoint else (ModelHeader, CheckpointHeader)
-        header, arrays = read_arrays(path, *kinds, advice=ADVICE)
+        header, arrays = read_arrays(path, cls.HEADER, CheckpointHeader, advice=ADVICE)
         with errors_of(path, ADVICE):
             vocabulary = Vocabulary(header.vocabulary, header.unknown)
         weights = {name: arrays.pop(name) for name in weight_shapes(len(vocabulary), header.model)}
@@ -286,7 +283,7 @@ def extend_vocabulary(old: ModelFile, vocabulary: Vocabulary, random_seed: int) 
 class Checkpoint(ModelFile):
     """What a run needs to resume: the last weights, the optimizer, the LSTM state and the progress."""
 
-    KIND: ClassVar[str] = CheckpointHeader.KIND
+    HEADER: ClassVar[type[ModelHeader]] = CheckpointHeader
 
     @property
     def rows(self) -> int:

@@ -201,9 +201,9 @@ def decode(data: bytes, source: str, encoding: str = "utf-8", option: str | None
 def text(source: Source, reading: Reading) -> Iterator[str]:
     """Yield a document's text in blocks, and record in ``reading`` what was changed.
 
-    The text is that of `decode`, without Project Gutenberg's header and licence, unless ``reading`` keeps them or turns
-    normalisation off. Raises ChargenError for a file that cannot be read, and NoTextError for one that is not a text,
-    or not in the encoding.
+    The text is normalised as by `decode`, and Project Gutenberg's header and licence are left out; ``reading`` can turn
+    off both. Raises ChargenError for a file that cannot be read, and NoTextError for one that is not a text, or not in
+    the encoding.
     """
     if source.problem:
         raise NoTextError(source.problem, f"{source.name} is {source.problem}")

@@ -261,13 +261,8 @@ class Clone:
         A saved state at ``path`` is replaced. Raises ChargenError, with the file intact, if it is any other file.
         """
         check_state_path(path)
-        header = {
-            "kind": "state",
-            "format": StateHeader.FORMAT,
-            "model": self.fingerprint,
-            "generator": generator.bit_generator.state if generator else None,
-        }
-        write_arrays(path, state_arrays(self.state), header)
+        fields = {"model": self.fingerprint, "generator": generator.bit_generator.state if generator else None}
+        write_arrays(path, state_arrays(self.state), StateHeader, fields)
 
     def load_state(self, path: Path) -> np.random.Generator | None:
         """Restore a saved state; return the generator that was saved with it.

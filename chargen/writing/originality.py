@@ -24,7 +24,6 @@ from chargen.text.vocabulary import Ids
 
 DEPTH = 32
 LENGTHS = (8, 16, 32)  # of the sequences whose share is reported
-INDEX_FORMAT = 1
 BLOCK = 2**14  # places of a text that are searched at once: 30 MB of memory
 LONGEST_CORPUS = 200_000_000  # characters; an index of it takes 11 GB of memory to build
 
@@ -138,8 +137,7 @@ def index(corpus: Corpus, cache: Path) -> Places:
         )
     places = build(corpus.ids)
     with suppress(ChargenError):  # where it can't be saved, it is built again the next time
-        metadata = {"kind": IndexHeader.KIND, "format": INDEX_FORMAT, "sha256": corpus.sha256}
-        write_arrays(cache, {"places": places}, metadata)
+        write_arrays(cache, {"places": places}, IndexHeader, {"sha256": corpus.sha256})
     return places
 
 

@@ -383,9 +383,9 @@ def test_a_damaged_state_is_refused_with_one_line(trained, here):
     whole = (here / "state").read_bytes()
     read, arrays = read_arrays(here / "state", StateHeader, advice="")
     header = asdict(read)
-    write_arrays(here / "rows", {name: array.repeat(3, 0) for name, array in arrays.items()}, header)
-    write_arrays(here / "empty", {}, header)
-    write_arrays(here / "generator", arrays, {**header, "generator": {"state": 1}})
+    write_arrays(here / "rows", {name: array.repeat(3, 0) for name, array in arrays.items()}, StateHeader, header)
+    write_arrays(here / "empty", {}, StateHeader, header)
+    write_arrays(here / "generator", arrays, StateHeader, {**header, "generator": {"state": 1}})
     (here / "cut").write_bytes(whole[:-1])
     for name in ("rows", "empty", "generator", "cut"):
         result = run(*base, "--load-state", name)
