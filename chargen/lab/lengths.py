@@ -13,6 +13,7 @@ from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
 from chargen.network.model import CharLM
+from chargen.network.unroll import Masks
 from chargen.text.vocabulary import Ids, Vocabulary
 
 EXPECT = """Two layouts lead to the same losses. Either each text is a row of its own, padded to the longest, and a mask
