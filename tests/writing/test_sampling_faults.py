@@ -174,8 +174,8 @@ def test_collected_pieces_are_yielded_in_blocks():
 @given(st.text(), st.text(), st.lists(st.floats(0, 50)), st.booleans())
 def test_json_in_blocks_is_json(seed, text, nats, utf8):
     out = io.TextIOWrapper(io.BytesIO(), "utf-8" if utf8 else "ascii", "surrogatepass", newline="")
-    asked = {"random_seed": 3, "stop": ["ü"]}
-    show(iter([Piece(0, text, nats), Piece(0, "", (), LENGTH)]), JsonLines(out, seed, asked))
+    settings_ = {"random_seed": 3, "stop": ["ü"]}
+    show(iter([Piece(0, text, nats), Piece(0, "", (), LENGTH)]), JsonLines(out, seed, settings_))
     record = {
         "seed": seed,
         "text": text,
@@ -184,7 +184,7 @@ def test_json_in_blocks_is_json(seed, text, nats, utf8):
         "random_seed": 3,
         "index": 0,
         "stopped_by": LENGTH,
-        "settings": asked,
+        "settings": settings_,
     }
     assert out.buffer.getvalue().decode("utf-8", "surrogatepass") == json.dumps(record, ensure_ascii=not utf8) + "\n"
 
