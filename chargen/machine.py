@@ -1,33 +1,33 @@
-"""What the processor has: its cores, its features, and the threads that multiply."""
+"""What the processor has: its cores, its features, and the threads for NumPy's products."""
 
 import os
 from pathlib import Path
 
 
 def cores() -> int:
-    """Return how many processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def blas_threads(count: int) -> None:
-    """Let a batch of so many rows be computed by as many threads as pay; has to come before NumPy is imported.
+    """Set the number of BLAS threads for a batch of ``count`` rows. It must be called before NumPy is imported.
 
-    One row's products are bound by the memory, which one core exhausts: a second one costs more than it brings.
+    The products of a few rows are limited by memory bandwidth, which one core uses up: a second thread only costs.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1" if count < 8 else str(cores()))
 
 
 def processor_features() -> frozenset[str]:
-    """Return the names by which Linux tells what the processor can do; none elsewhere."""
+    """Return the processor's features by their Linux names; none on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines()
     except OSError:
         return frozenset()
     flags = next((line for line in lines if line.startswith("flags")), ":")
     features = frozenset(flags.split(":")[1].split())
-    # oneDNN can be told to leave features unused, which is how a lesser processor is tried out.
+    # oneDNN can be told not to use some features, which is how to try an older processor.
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     if limit in ("ALL", "DEFAULT") or any(name in limit for name in ("BF16", "FP16", "AMX", "AVX10")):
         return features
@@ -35,5 +35,5 @@ def processor_features() -> frozenset[str]:
 
 
 def multiplies_bfloat16() -> bool:
-    """Return whether the processor has products of bfloat16 numbers."""
+    """Return whether the processor multiplies bfloat16 numbers in hardware."""
     return bool({"amx_bf16", "avx512_bf16"} & processor_features())

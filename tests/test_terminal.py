@@ -17,7 +17,7 @@ from chargen.terminal import Clusters
         ("", []),
     ],
 )
-def test_characters_leave_in_whole_clusters_however_they_come(text, wanted):
+def test_clusters_are_whole_however_the_text_is_split(text, wanted):
     one_by_one, at_once = Clusters(), Clusters()
     clusters = [c for character in text for c in one_by_one.add(character, (1.0,))] + one_by_one.release()
     assert [c for c, _ in clusters] == wanted

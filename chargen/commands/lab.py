@@ -23,52 +23,47 @@ if TYPE_CHECKING:
 
 ALL = "all"
 PAGE = "index.html"
-TITLE = 12  # columns of a title that is wrapped, at the least
+TITLE_WIDTH = 12  # least width of a title that is wrapped, in columns
 
 
 @click.command(
     cls=Command,
     epilog="""
-    chargen lab                                   the lessons there are
+    chargen lab                                   a list of the lessons
     chargen lab stateful
     chargen lab author --texts poe.txt --texts austen.txt --output mine
     chargen lab all --output lessons              a page with all of them
     """,
 )
 @click.argument("name", required=False, type=click.Choice([*LESSONS, ALL]), metavar="[LESSON|all]")
-@click.option("--text", type=click.Path(exists=True), help="A text to learn from. [default: the book of chargen]")
+@click.option("--text", type=click.Path(exists=True), help="Text to learn from. [default: the bundled book]")
 @click.option(
     "--texts",
     multiple=True,
     type=click.Path(exists=True),
-    help="A text of one author, for the lesson author; give it for each. [default: three that ship with chargen]",
+    help="Text of one author, for the lesson author; give one for each. [default: three bundled texts]",
 )
 @click.option("--encoding", type=Encoding(), default="utf-8", show_default=True, help="Encoding of the texts.")
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), help=f"The folder for a page with pictures, {PAGE}."
+    "--output", type=click.Path(path_type=Path, file_okay=False), help=f"Folder for a page with pictures, {PAGE}."
 )
 @click.option(
     "--quick",
     is_flag=True,
-    help="Shrink the experiments to seconds; on other texts or random seeds, conclusions may not hold.",
+    help="Shrink the experiments to seconds; with other texts or random seeds, conclusions may not hold.",
 )
-@click.option("--random-seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Repeats a run.")
-@click.option("--json", "as_json", is_flag=True, help="Write a JSON list of what was found.")
-@click.pass_context
-def lab(
-    ctx: click.Context,
-    name: str | None,
-    text: str | None,
-    texts: tuple[str, ...],
-    encoding: str,
-    output: Path | None,
-    quick: bool,
-    random_seed: int,
-    as_json: bool,
-) -> None:
-    """Answer a question about stateful LSTMs by running it: an experiment of a minute or two.
+@click.option(
+    "--random-seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Same number, same run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write the results as a JSON list.")
+def lab(name: str | None, output: Path | None, as_json: bool, **values: Any) -> None:
+    """Answer a question about stateful LSTMs by an experiment of a minute or two.
 
-    Its conclusions are made from its numbers. The exit code is 1 if one of them is not what was to be expected.
+    The conclusions are computed from its numbers. The exit code is 1 if one of them is not as expected.
     """
     if name is None:
         longest = max(map(len, LESSONS))
@@ -76,9 +71,9 @@ def lab(
         return
     if output is not None:
         check_output(output / PAGE)
-    setting = read_setting(text, texts, encoding, random_seed, quick)
+    setting = read_setting(**values)
     answers: dict[str, Answer] = {}
-    seconds: dict[str, float] = {}
+    records: list[dict[str, Any]] = []
     for lesson in LESSONS if name == ALL else [name]:
         if sys.stderr.isatty():
             say(f"running {lesson} ...", err=True)
@@ -87,20 +82,21 @@ def lab(
             from chargen.lab import lesson as load
 
             answers[lesson] = load(lesson).answer(setting)
-        seconds[lesson] = time.monotonic() - began
+        seconds = time.monotonic() - began
+        records.append(record(lesson, answers[lesson], seconds))
         if not as_json:
-            show(lesson, load(lesson).EXPECT, answers[lesson], seconds[lesson])
+            show(lesson, load(lesson).EXPECT, answers[lesson], seconds)
     if as_json:
-        click.echo(json.dumps([record(lesson, answer, seconds[lesson]) for lesson, answer in answers.items()]))
+        click.echo(json.dumps(records))
     if output is not None:
-        write_page(output, answers, text, setting)
+        write_page(output, answers, values["text"], setting)
     other = [lesson for lesson, answer in answers.items() if not all(one.holds for one in answer.conclusions)]
     if other:
         raise ChargenError(f"not as expected: {', '.join(other)}")
 
 
 def check_output(path: Path) -> None:
-    """Raise ChargenError if the page can't be made, before an hour is spent on it."""
+    """Raise ChargenError if the page can't be written, before the experiments run."""
     from chargen.files.disk import made, temporary
     from chargen.plot import figure
 
@@ -113,7 +109,7 @@ def check_output(path: Path) -> None:
 
 
 def read_setting(text: str | None, texts: tuple[str, ...], encoding: str, random_seed: int, quick: bool) -> Setting:
-    """Return what the experiments are made on."""
+    """Return the texts and the options of the experiments."""
     from chargen.config import TrainConfig
     from chargen.lab import Setting
     from chargen.text import corpus
@@ -124,12 +120,12 @@ def read_setting(text: str | None, texts: tuple[str, ...], encoding: str, random
 
     voices = {Path(path).stem: characters(path) for path in texts} or corpus.voices()
     if texts and len(voices) < 2:
-        raise ChargenError("--texts takes two texts or more, of different names: give it for each")
+        raise ChargenError("--texts needs two or more texts with different names: give it for each")
     return Setting(characters(*([text] if text else [])), voices, random_seed, quick)
 
 
 def show(name: str, expect: str, answer: Answer, seconds: float) -> None:
-    """Write a lesson: question, what to expect, tables, conclusions."""
+    """Write a lesson: question, expected result, tables, conclusions."""
     from chargen.lab.page import number
 
     say(f"\n{name}: {LESSONS[name]}\n")
@@ -147,12 +143,14 @@ def show(name: str, expect: str, answer: Answer, seconds: float) -> None:
 
 
 def lines_of(titles: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[str]:
-    """Return a table's lines. Where they are longer than ``room``, if that is not 0, titles take several lines."""
+    """Return a table's lines. Titles are wrapped if the lines are wider than ``room`` columns; 0 means no limit."""
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, (title, *column))) for title, column in zip(titles, columns, strict=True)]
     heads: list[list[str]] = [[title] for title in titles]
     if room and sum(widths) + 2 * (len(widths) - 1) > room:
-        heads = [wrap(title, max(TITLE, *map(len, column))) for title, column in zip(titles, columns, strict=True)]
+        heads = [
+            wrap(title, max(TITLE_WIDTH, *map(len, column))) for title, column in zip(titles, columns, strict=True)
+        ]
         widths = [max(map(len, (*head, *column))) for head, column in zip(heads, columns, strict=True)]
     lines = [*zip_longest(*heads, fillvalue=""), *rows]
     return ["  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in lines]
@@ -174,10 +172,8 @@ def write_page(folder: Path, answers: dict[str, Answer], text: str | None, setti
     from chargen.files.disk import made, write_beside
     from chargen.lab.page import page
 
-    told = (
-        f"Made on {Path(text).name if text else 'the book that ships with chargen'}, random seed {setting.random_seed}"
-    )
-    data = page(answers, f"{told}{', quick' if setting.quick else ''}.").encode("utf-8", "replace")
+    source = f"From {Path(text).name if text else 'the bundled book'}, random seed {setting.random_seed}"
+    data = page(answers, f"{source}{', quick' if setting.quick else ''}.").encode("utf-8", "replace")
     with made(folder):
         write_beside(folder / PAGE, data, new=True)
     say(f"{folder / PAGE} written", err=True)

@@ -115,14 +115,14 @@ def sample(ctx: click.Context, /, **values: Any) -> None:
         job.clone.feed(job.seed or opening(job.clone.vocabulary))
     stop, output = Stop(), values["output"]
     pieces = draw(job, lambda: stop.signal)
-    report = partial(tell_originality, job) if values["originality"] and not values["as_json"] else None
+    report = partial(report_originality, job) if values["originality"] and not values["as_json"] else None
     with stop, nullcontext(sys.stdout) if output is None else kept(output) as out:
         show(pieces, writer(out, job, values), report)
     if values["save_state"] is not None:
         job.clone.save_state(values["save_state"], job.drawing(1, 0)[0])
     if stop.signal:
         if output is not None:
-            say(f"stopped: {output} holds what was drawn until then", err=True)
+            say(f"stopped: {output} holds what was drawn so far", err=True)
         ctx.exit(128 + stop.signal)
 
 
@@ -210,7 +210,7 @@ def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines:
     return (Shaded if values["color"] else Plain)(out, "" if values["no_seed"] else job.seed, job.samples)
 
 
-def tell_originality(job: Job, sample: int, text: str) -> None:
+def report_originality(job: Job, sample: int, text: str) -> None:
     """Report on standard error how much of a sample is copied from the book."""
     assert job.book is not None
     label = f"{sample + 1} of {job.samples}: " if job.samples > 1 else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -22,19 +21,16 @@ if TYPE_CHECKING:
     from chargen.network.model import CharLM
     from chargen.store.run import Run
     from chargen.text.corpus import Advance, Corpus
-    from chargen.text.vocabulary import Vocabulary
     from chargen.training.jobs import Decision, Job
-    from chargen.training.loop import Planned, Record, Recovery, Validation
     from chargen.training.plan import Request
 
 from chargen.commands.common import UNROLLS, Command, Stop, Texts, configured, options, quiet, say, typed
-from chargen.terminal import cut, fitted, width
+from chargen.commands.screen import Screen, dropout_line
 
 OLD_TEXT_CHARACTERS = 100_000  # of the parent's text, on which this run is compared with its parent
 LENGTHS = {"minutes", "epochs", "steps"}  # options that say how long a run is
 MOST_NOTES = 10  # about the text that are shown
 SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked for
-PREVIEW_CHARACTERS = 96  # written at each validation, or more where the terminal is wider
 
 
 @click.command(
@@ -256,14 +252,6 @@ def model_line(model: ModelConfig, corpus: Corpus) -> str:
     return f"{model.layers} x {model.units} LSTM{rank}, {parameters:,} parameters"
 
 
-def dropout_line(training: TrainConfig) -> str:
-    """Return the dropout rates, in a line, as far as they are known."""
-    rates = {"dropout": training.dropout, "weight drop": training.weight_drop}
-    known = [f"{name} {rate:g}" for name, rate in rates.items() if rate is not None]
-    later = " and ".join(name for name, rate in rates.items() if rate is None)
-    return ", ".join([*known, f"{later} when the speed is known"] if later else known)
-
-
 def show_training(job: Job, model: CharLM, stop: Stop, began: float) -> bool:
     """Train until the run is finished or told to stop; show a progress bar, a table and previews.
 
@@ -278,63 +266,6 @@ def show_training(job: Job, model: CharLM, stop: Stop, began: float) -> bool:
             screen.show(record)
     checkpoint = job.run.checkpoint()
     return checkpoint is not None and job.run.finished(Progress.of(checkpoint))
-
-
-class Screen:
-    """What the terminal shows of a training: a progress bar, and above it a table with previews."""
-
-    def __init__(self, job: Job, model: CharLM) -> None:
-        from tqdm import tqdm
-
-        self._job, self._model, self._titled = job, model, False
-        self._window = job.streams.batch_size * job.streams.seq_length
-        stop = job.run.config.stop
-        self._bar = tqdm(
-            total=None if stop is None else stop * self._window,
-            bar_format="{desc}|{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
-            unit=" characters",
-            unit_scale=True,
-            disable=None,  # where standard error is not a terminal
-            leave=False,
-        )
-
-    def __enter__(self) -> Screen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def show(self, record: Record) -> None:
-        """Show a record of the training."""
-        from chargen.training.loop import Planned, Step, Validation
-
-        if isinstance(record, Step):
-            self._advance(record.step, f"epoch {record.epoch:.2f}  {record.bpc:.3f} bpc")
-        elif isinstance(record, Planned):
-            self._bar.total = record.stop * self._window
-            self._write(fitted(planned_line(record, self._job.run.config.train), sys.stdout, indent=10))
-        elif isinstance(record, Validation):
-            if not self._titled:
-                self._write(TITLES)
-                self._titled = True
-            self._write(table_line(record))
-            vocabulary = self._job.corpus.vocabulary
-            before = vocabulary.decode(self._job.validation.ids[:PREVIEW_CHARACTERS])
-            text = preview(self._model, vocabulary, before, record, max(PREVIEW_CHARACTERS, width(sys.stdout)))
-            self._write(cut(f"  {text}", sys.stdout))
-        else:
-            self._write(fitted(recovery_line(record), sys.stdout))
-        sys.stdout.flush()
-
-    def _advance(self, step: int, description: str) -> None:
-        bar = self._bar
-        if not bar.n:  # a resumed run starts where it stopped
-            bar.initial = bar.n = bar.last_print_n = (step - 1) * self._window
-        bar.set_description_str(description, refresh=False)
-        bar.update(step * self._window - bar.n)
-
-    def _write(self, line: str) -> None:
-        self._bar.write(line, file=sys.stdout)
 
 
 def conclude(job: Job, path: Path, *, finished: bool, chief: bool) -> None:
@@ -377,46 +308,3 @@ def old_text(parent: Path, run: Path) -> str:
         f"old text  {corpus.name}, {len(ids):,} characters of its validation text: {bits(nats[0]):.3f} bpc before, "
         f"{bits(nats[1]):.3f} now"
     )
-
-
-TITLES = """\
-                          bits per character
-    step   epoch    time  training  validation      rate  characters/s"""
-
-
-def planned_line(planned: Planned, training: TrainConfig) -> str:
-    """Return, in a line, how long the training will be at the measured speed."""
-    return (
-        f"time      {planned.characters_per_second:,.0f} characters a second: {planned.stop:,} steps, "
-        f"{planned.epochs:.1f} epochs; {dropout_line(training)}"
-    )
-
-
-def recovery_line(recovery: Recovery) -> str:
-    """Return, in a line, where training goes on after it diverged."""
-    return (
-        f"the loss of step {recovery.failed:,} is not finite: back to step {recovery.step:,}, with "
-        f"{recovery.factor:g} of the learning rate"
-    )
-
-
-def table_line(validation: Validation) -> str:
-    """Return a validation as a line of the table under TITLES."""
-    r = validation.record
-    minutes, seconds = divmod(round(r["seconds"]), 60)
-    return (
-        f"{r['step']:8,}  {r['epoch']:6.2f}  {minutes:3}:{seconds:02}  {r['training_bpc']:8.3f}  "
-        f"{r['validation_bpc']:10.3f}  {r['learning_rate']:8.6f}  {r['characters_per_second']:12,}"
-        f"{'  best' if validation.best else ''}"
-    )
-
-
-def preview(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
-    """Return, in a line, how the model that was just validated continues the text ``before``."""
-    from chargen.store.modelfile import ModelFile, with_temperature
-    from chargen.writing.clone import Clone
-
-    weights = with_temperature(model.arrays(), validation.record["temperature"])
-    clone = Clone(ModelFile(weights, vocabulary, model.config, {}, {}).for_inference().weights, vocabulary)
-    clone.feed(before)
-    return " ".join("".join(clone.generate(length, random_seed=validation.record["step"])).split())

@@ -1,7 +1,7 @@
 """The lab: questions about stateful LSTMs, each answered by an experiment of a minute or two.
 
-A lesson NAME is the module ``lab/NAME.py`` with ``EXPECT``, what one may expect, and ``answer(setting)``, which runs
-the experiment. Its conclusions are made from its numbers; each tells whether it is what was expected.
+A lesson NAME is the module ``lab/NAME.py`` with ``EXPECT``, the expected result, and ``answer(setting)``, which runs
+the experiment. The conclusions are computed from its numbers; each says whether it is as expected.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ LESSONS = {
 
 
 class Table(NamedTuple):
-    """Numbers for people: a row is a name and what was measured."""
+    """Numbers for people; a row is a name and its measurements."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | float]]
 
 
 class Picture(NamedTuple):
-    """A picture; ``draw`` fills a matplotlib Figure."""
+    """A picture; ``draw`` draws on a matplotlib Figure."""
 
     caption: str
     draw: Callable[[Any], None]
-    height: float = 4  # inches, of 9 across
+    height: float = 4  # inches; the width is 9
 
 
 class Passage(NamedTuple):
-    """A text whose characters are coloured by a number each, from -1 to 1."""
+    """A text, each character of which is coloured by a number from -1 to 1."""
 
     caption: str
     text: str
@@ -53,7 +53,7 @@ class Passage(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """What the numbers support, and whether that is what was expected."""
+    """A statement that the numbers support, and whether it is as expected."""
 
     text: str
     holds: bool
@@ -61,7 +61,7 @@ class Conclusion(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What an experiment found."""
+    """The result of an experiment."""
 
     conclusions: Sequence[Conclusion]
     tables: Sequence[Table]
@@ -71,20 +71,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an experiment is made on."""
+    """The texts and the options of an experiment."""
 
     text: str
-    voices: Mapping[str, str] = field(default_factory=dict)  # texts of several authors, by name
+    voices: Mapping[str, str] = field(default_factory=dict)  # a text of each author, by name
     random_seed: int = 0
     quick: bool = False
 
     def pick(self, whole: T, quick: T) -> T:
-        """Return the size of the whole experiment, or of the quick one."""
+        """Return a size for the whole experiment, or for the quick one."""
         return quick if self.quick else whole
 
 
 class Lesson(Protocol):
-    """What a lesson's module has."""
+    """The members of a lesson's module."""
 
     EXPECT: str
 

@@ -13,10 +13,9 @@ import tensorflow as tf
 
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 
-EXPECT = """A stateful LSTM that is shown A, B, C, ... always from A on, with its state reset at each A, can answer
-right by counting alone. Asked from M on, it answers as if it had been asked from A: B, then C. Shown the alphabet
-from every letter on, counting doesn't help, and it has to look at the letter; a net without a state never could
-count."""
+EXPECT = """A stateful LSTM that always sees A, B, C, ... from A on, with its state reset at each A, can be right by
+counting alone. Asked from M on, it answers as if it had been asked from A: B, then C. If it sees the alphabet from
+every letter on, counting does not help, and it has to look at the letter. A net without a state cannot count."""
 
 ALPHABET = string.ascii_uppercase
 LETTERS = len(ALPHABET)
@@ -32,7 +31,7 @@ def answer(setting: Setting) -> Answer:
         "stateful, from every letter": partial(recite, rotated),
         "feed-forward, on pairs": lambda letters: named(plain.predict_on_batch(numbers(letters))),
     }
-    # From each letter the next eight are asked one after the other, after a reset.
+    # After a reset, eight letters from each letter on are asked one after the other.
     answers = {way: [ask(follow(first, 8)) for first in ALPHABET] for way, ask in asked.items()}
     shares = {way: right(found) for way, found in answers.items()}
     tutorial = recite(counting, "ME")
@@ -43,33 +42,34 @@ def answer(setting: Setting) -> Answer:
     return Answer(
         [
             Conclusion(
-                f"Always shown from A, the net answers {tutorial[0]} to M and then {tutorial[1]} to E: "
-                f"{positions:.0%} of its answers are what stands at that place from A on; {shares[first]:.0%} are "
+                f"Trained always from A, the net answers {tutorial[0]} to M and then {tutorial[1]} to E: "
+                f"{positions:.0%} of its answers are the letter at that place from A on; {shares[first]:.0%} are "
                 f"right.",
                 wrong and bool(positions > 0.9),
             ),
             Conclusion(
-                f"Shown from every letter, it answers {shares[second]:.0%} right.",
+                f"Trained from every letter, it answers {shares[second]:.0%} right.",
                 shares[second] > setting.pick(0.95, 0.8),
             ),
             Conclusion(f"A net without a state answers {shares[third]:.0%} right.", shares[third] > 0.95),
         ],
-        [Table(("training", "answered right, from every letter", "answers to M N O P Q R S T"), rows)],
+        [Table(("training", "right answers, from every letter", "answers to M N O P Q R S T"), rows)],
         [
             Picture(
-                "Answers to eight letters from each letter on: green is right.", lambda figure: draw(figure, answers)
+                "Answers to eight letters from each letter on: green is right.",
+                lambda figure: draw(figure, answers),
             )
         ],
     )
 
 
 def follow(first: str, count: int) -> str:
-    """Return so many letters of the alphabet from one on; A follows Z."""
+    """Return ``count`` letters of the alphabet from ``first`` on; A follows Z."""
     return "".join(ALPHABET[(ALPHABET.index(first) + k) % LETTERS] for k in range(count))
 
 
 def right(answers: list[list[str]]) -> float:
-    """Return the share of answers that are the letter after the one that was asked."""
+    """Return the share of right answers: the letter after the one that was asked."""
     return float(
         np.mean(
             [
@@ -82,17 +82,17 @@ def right(answers: list[list[str]]) -> float:
 
 
 def scaled(letters: str) -> Any:
-    """Return letters as the tutorial does, numbers from 0 to 1: (n, 1, 1)."""
+    """Return letters as numbers from 0 to 1, (n, 1, 1), as in the tutorial."""
     return (numbers(letters) / LETTERS).astype(np.float32)[:, None, None]
 
 
 def numbers(letters: str) -> Any:
-    """Return the places of letters in the alphabet, from 0: (n,)."""
+    """Return the indices of letters in the alphabet, from 0: (n,)."""
     return np.array([ALPHABET.index(letter) for letter in letters])
 
 
 def network(rows: int) -> Any:
-    """Return the tutorial's net for so many rows: one number in, the state kept, the next letter out."""
+    """Return the tutorial's stateful net: a number for each row, (rows, 1, 1) -> probabilities (rows, 26)."""
     return keras.Sequential(
         [
             keras.Input(batch_shape=(rows, 1, 1)),
@@ -103,7 +103,7 @@ def network(rows: int) -> Any:
 
 
 def trained(starts: Any, epochs: int, setting: Setting) -> Any:
-    """Train a net for batch size 1 on the alphabet from those letters on, each in a row of its own."""
+    """Train a net on the alphabet from each of the starts, a row for each; return it with batch size 1."""
     keras.utils.set_random_seed(setting.random_seed)
     order = np.array([[(start + k) % LETTERS for start in starts] for k in range(LETTERS + 1)])
     model = network(len(starts))
@@ -131,12 +131,12 @@ def recite(model: Any, letters: str) -> list[str]:
 
 
 def named(chances: Any) -> list[str]:
-    """Return the likeliest letters of (n, 26) probabilities."""
+    """Return the most likely letters of (n, 26) probabilities."""
     return [ALPHABET[k] for k in np.asarray(chances).argmax(-1)]
 
 
 def feed_forward(setting: Setting) -> Any:
-    """Train a net without a state on the pairs of a letter and the next."""
+    """Train a net without a state on pairs of a letter and the next one."""
     keras.utils.set_random_seed(setting.random_seed)
     model = keras.Sequential(
         [

@@ -1,4 +1,4 @@
-"""Whose text is it? A model of each author against a classifier, on passages that none of them has seen."""
+"""Whose text is it? A model of each author against a classifier, on held-out passages."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from chargen.lab.learning import Learner, in_order
 from chargen.text.streams import fit
 from chargen.text.vocabulary import Vocabulary
 
-EXPECT = """A model of an author's text finds that author's other texts cheap, and others' dear: the cheapest model
-tells whose a passage is. A classifier, trained on nothing but telling them apart, should do as well or better; both
-should become surer as passages get longer."""
+EXPECT = """A model of an author's text needs fewer bits for that author's other texts than for those of others. So the
+model with the fewest bits names the author of a passage. A classifier, trained only to tell the authors apart, should
+do as well or better. Both should become better as passages get longer."""
 
 LENGTHS = (10, 20, 40, 80, 160, 320)
 
 
 def answer(setting: Setting) -> Answer:
-    """Train a model of each author and one classifier; let them name the authors of passages of several lengths."""
+    """Train a model of each author and a classifier; let them name the authors of passages of several lengths."""
     names = list(setting.voices)
     if len(names) < 2:
-        raise ChargenError("the lesson author needs two texts or more: give them with --texts")
+        raise ChargenError("the lesson author needs two or more texts: give them with --texts")
     vocabulary = Vocabulary.of("".join(setting.voices.values()))
     texts = [vocabulary.encode(text) for text in setting.voices.values()]
     if min(map(len, texts)) < 10 * LENGTHS[-1]:
@@ -63,12 +63,12 @@ def answer(setting: Setting) -> Answer:
             ),
         ],
         [Table(("characters in the passage", "right by the models", "right by the classifier"), table)],
-        [Picture("Passages whose author was named rightly.", lambda figure: draw(figure, table, len(names)))],
+        [Picture("Passages whose author was named correctly.", lambda figure: draw(figure, table, len(names)))],
     )
 
 
 def drawn(texts: list[Any], length: int, count: int, random: np.random.Generator) -> tuple[Any, Any]:
-    """Return passages (n, length) from random places of random texts, and the number of the text of each: (n,)."""
+    """Return passages (n, length) from random places of random texts, and the index of each one's text: (n,)."""
     authors = random.integers(0, len(texts), count)
     starts = [random.integers(0, len(texts[author]) - length + 1) for author in authors]
     passages = [texts[a][start : start + length] for a, start in zip(authors, starts, strict=True)]
@@ -76,7 +76,7 @@ def drawn(texts: list[Any], length: int, count: int, random: np.random.Generator
 
 
 def classifier(known: list[Any], characters: int, setting: Setting) -> Any:
-    """Train a stock Keras classifier, a softmax on an LSTM's final state; return what names passages' authors."""
+    """Train a stock Keras classifier, a softmax on an LSTM's final state; return its function passages -> authors."""
     keras.utils.set_random_seed(setting.random_seed)
     model = keras.Sequential(
         [
@@ -105,5 +105,5 @@ def draw(figure: Any, table: list[tuple[int, float, float]], authors: int) -> No
     axes.set_xscale("log")
     axes.set_xticks(xs, map(str, xs))
     axes.set_xlabel("characters in the passage")
-    axes.set_ylabel("named rightly")
+    axes.set_ylabel("named correctly")
     axes.legend()

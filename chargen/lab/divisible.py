@@ -1,9 +1,9 @@
-"""Why must the samples divide by the batch size? Stock Keras programs that fail, and what makes them work."""
+"""Why must the samples divide by the batch size? Stock Keras programs that fail, and changes that make them work."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,15 +11,34 @@ import numpy as np
 
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.text.streams import Streams, fit
-from chargen.text.vocabulary import Vocabulary
+from chargen.text.vocabulary import Ids, Vocabulary
 
 EXPECT = """A stateful layer keeps one state for each row of the batch, so all batches must have as many rows as the
-first: the last, smaller one of a text that does not divide fails, and so does a single text given to a model of 32
-rows. Cut the text to fit, and for writing copy the weights into a model of batch size 1. Another thing that is
-asked, a loss that rises while training, has nothing to do with either."""
+first. The last, smaller batch of a text that does not divide fails, and so does a single text given to a model of 32
+rows. Cut the text to fit, and copy the weights into a model of batch size 1 to generate text. A loss that rises during
+training, which people often ask about too, has another cause."""
 
 ROWS, LENGTH = 32, 20
-SLOWER = "a fiftieth of the rate"
+LOW_RATE = "a fiftieth of the rate"
+
+
+def answer(setting: Setting) -> Answer:
+    """Run the programs as people write them, then as they work; then train with a loss that rises."""
+    vocabulary = Vocabulary.of(setting.text)
+    ids = vocabulary.encode(setting.text[: setting.pick(40_000, 10_000)])
+    errors = {name: failure(program) for name, program in programs(ids, len(vocabulary), setting.random_seed).items()}
+    curves = rising(vocabulary, setting)
+    return Answer(
+        [*shapes(list(errors.values()), ids), cause(curves)],
+        [
+            Table(("program", "Keras's error"), [(name, error or "works") for name, error in errors.items()]),
+            Table(
+                ("training", "lowest loss", "last loss"),
+                [(name, min(losses), losses[-1]) for name, losses in curves.items()],
+            ),
+        ],
+        [Picture("The loss that rises, and the same training with one change.", lambda f: draw(f, curves))],
+    )
 
 
 def network(characters: int, rows: int) -> Any:
@@ -41,20 +60,16 @@ def compiled(model: Any, rate: float = 0.01, clip: float | None = None) -> Any:
     return model
 
 
-def answer(setting: Setting) -> Answer:
-    """Run the programs as people write them, then as they work; then train with a loss that rises."""
-    keras.utils.set_random_seed(setting.random_seed)
-    vocabulary = Vocabulary.of(setting.text)
-    ids = vocabulary.encode(setting.text[: setting.pick(40_000, 10_000)])
-    characters = len(vocabulary)
+def programs(ids: Ids, characters: int, random_seed: int) -> dict[str, Callable[[], Any]]:
+    """Return the four programs, by a description of each: two that fail, and the same two with a change."""
+    keras.utils.set_random_seed(random_seed)
     samples = (len(ids) - 1) // LENGTH
-    if samples % ROWS == 0:
-        samples -= 1  # a text that happens to divide
+    samples -= samples % ROWS == 0  # a text that happens to divide
     x = ids[: samples * LENGTH].reshape(samples, LENGTH).astype(np.int32)
     y = ids[1 : samples * LENGTH + 1].reshape(samples, LENGTH).astype(np.int32)
     model = compiled(network(characters, ROWS))
     whole = samples // ROWS * ROWS
-    programs: dict[str, Callable[[], Any]] = {
+    return {
         f"fit, {samples:,} samples in batches of {ROWS}": lambda: model.fit(x, y, batch_size=ROWS, verbose=0),
         f"predict, 1 text by a model of {ROWS} rows": lambda: compiled(network(characters, ROWS))(x[:1]),
         f"fit, cut to {whole:,} samples": lambda: compiled(network(characters, ROWS)).fit(
@@ -62,43 +77,6 @@ def answer(setting: Setting) -> Answer:
         ),
         "predict, 1 text by a copy of 1 row": lambda: copy(model)(x[:1]),
     }
-    errors = {name: failure(program) for name, program in programs.items()}
-    shown = list(errors.values())
-    fitting, _ = fit(len(ids), ROWS, LENGTH)
-    windows = Streams(ids, fitting, LENGTH).windows
-    curves = rising(vocabulary, setting)
-    base, *changed = curves
-    lowest = min(curves[base])
-    rise = max(curves[base][curves[base].index(lowest) :]) - lowest
-    cures = [name for name in changed if curves[name][-1] < lowest - 0.2]
-    return Answer(
-        [
-            Conclusion(
-                f"Samples that don't divide by the batch size {'fail' if shown[0] else 'work'}, cut to fit they "
-                f"{'fail' if shown[2] else 'work'}. Laid out as {fitting} streams, this text makes {windows} such "
-                f"batches.",
-                bool(shown[0]) and not shown[2],
-            ),
-            Conclusion(
-                f"One text {'fails' if shown[1] else 'works'} in a model of {ROWS} rows, and "
-                f"{'fails' if shown[3] else 'works'} in a copy of its weights for 1.",
-                "Expected batch size: 32" in shown[1] and not shown[3],
-            ),
-            Conclusion(
-                f"The loss that rises, by {rise:.2f} nats, is cured by {', '.join(cures) or 'none of the changes'}: "
-                f"{'steps that are too long are its cause' if cures == [SLOWER] else 'its cause is not clear'}.",
-                rise > 0.02 and cures == [SLOWER],
-            ),
-        ],
-        [
-            Table(("program", "what Keras says"), [(name, error or "works") for name, error in errors.items()]),
-            Table(
-                ("training", "lowest loss", "last loss"),
-                [(name, min(losses), losses[-1]) for name, losses in curves.items()],
-            ),
-        ],
-        [Picture("The loss that rises, and the same training with one thing changed.", lambda f: draw(f, curves))],
-    )
 
 
 def copy(model: Any) -> Any:
@@ -109,18 +87,36 @@ def copy(model: Any) -> Any:
 
 
 def failure(program: Callable[[], Any]) -> str:
-    """Run a program; return the lines of its error that tell what is wrong, or nothing."""
+    """Run a program; return the lines of its error that say what is wrong, or nothing."""
     try:
         program()
-    except Exception as error:  # whatever Keras and TensorFlow raise is what is to be shown
+    except Exception as error:  # all that Keras and TensorFlow raise is to be shown
         lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
         telling = [line for line in lines if re.search(r"batch size|assertion failed|[Ss]hape|Incompatible", line)]
         return f"{type(error).__name__}: {' '.join(telling[:3])}"[:400]
     return ""
 
 
+def shapes(errors: list[str], ids: Ids) -> list[Conclusion]:
+    """Conclude from the errors of the programs, in their order."""
+    fails = ["fails" if error else "works" for error in errors]
+    rows, _ = fit(len(ids), ROWS, LENGTH)
+    windows = Streams(ids, rows, LENGTH).windows
+    return [
+        Conclusion(
+            f"Training on samples that do not divide by the batch size {fails[0]}; cut to fit, it {fails[2]}. Laid out "
+            f"as {rows} streams, this text makes {windows} full batches.",
+            bool(errors[0]) and not errors[2],
+        ),
+        Conclusion(
+            f"One text {fails[1]} in a model of {ROWS} rows, and {fails[3]} in a copy of its weights for 1.",
+            "Expected batch size: 32" in errors[1] and not errors[3],
+        ),
+    ]
+
+
 def rising(vocabulary: Vocabulary, setting: Setting) -> dict[str, list[float]]:
-    """Train at a rate so high that the loss rises, then again with one thing changed each time; the losses by epoch."""
+    """Train at a rate so high that the loss rises, then again with one change each time; return the losses by epoch."""
     ids = vocabulary.encode(setting.text[: setting.pick(20_000, 10_000)])
     streams = Streams(ids, 16, LENGTH)
     windows = [streams.read(position) for position in range(streams.windows)]
@@ -130,7 +126,7 @@ def rising(vocabulary: Vocabulary, setting: Setting) -> dict[str, list[float]]:
         ("rate 0.5", 0.5, None, False),
         ("the state reset at each epoch, the order kept", 0.5, None, True),
         ("gradients clipped", 0.5, 1.0, False),
-        (SLOWER, 0.01, None, False),
+        (LOW_RATE, 0.01, None, False),
     ):
         keras.utils.set_random_seed(setting.random_seed)
         model = compiled(network(len(vocabulary), 16), rate, clip)
@@ -143,7 +139,20 @@ def rising(vocabulary: Vocabulary, setting: Setting) -> dict[str, list[float]]:
     return curves
 
 
-def draw(figure: Any, curves: dict[str, list[float]]) -> None:
+def cause(curves: Mapping[str, list[float]]) -> Conclusion:
+    """Conclude from the losses which change, of those after the first training, stops the rise."""
+    base, *changed = curves
+    lowest = min(curves[base])
+    rise = max(curves[base][curves[base].index(lowest) :]) - lowest
+    cures = [name for name in changed if curves[name][-1] < lowest - 0.2]
+    return Conclusion(
+        f"The loss rises by {rise:.2f} nats. It is cured by {', '.join(cures) or 'none of the changes'}: "
+        f"{'the cause is a learning rate that is too high' if cures == [LOW_RATE] else 'the cause is not clear'}.",
+        rise > 0.02 and cures == [LOW_RATE],
+    )
+
+
+def draw(figure: Any, curves: Mapping[str, list[float]]) -> None:
     """Draw the losses by epoch."""
     axes = figure.subplots()
     for name, losses in curves.items():

@@ -1,4 +1,4 @@
-"""What lessons share: a model that is trained on windows, wherever those come from, and what characters cost it."""
+"""What lessons share: a model that is trained on any windows, and its loss on each character of a text."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ Floats = npt.NDArray[np.float32]
 
 
 class Learner:
-    """A model with all that trains it, which can begin anew from another random seed without compiling again."""
+    """A model and its training step, which can start over with another random seed without compiling again."""
 
     def __init__(self, characters: int, shape: ModelConfig, settings: TrainConfig) -> None:
-        """Make a model for a vocabulary of so many characters."""
+        """Make a model for a vocabulary of ``characters`` characters."""
         execution, _ = choose(settings)
         self.model = CharLM(characters, shape, settings.random_seed, execution)
         self.settings = settings
         self._adam = Adam(self.model.named_weights(), settings.clip_norm)
         self._update = compile_step(self.model, self._adam, settings)
-        # By Keras's layers, which read windows of any shape without being compiled for it.
+        # Keras's layers read windows of any shape without compiling for each.
         self._reader = CharLM(characters, shape)
         self._costs = tf.function(self._read, reduce_retracing=True)
 
     def begin(self, random_seed: int) -> None:
-        """Start over with the first weights of another random seed."""
+        """Start over with the initial weights of a random seed."""
         first = CharLM(self.model.characters, self.model.config, random_seed)
         self.model.assign(first.arrays())
         for moment in self._adam.moments.values():
             moment.assign(tf.zeros(moment.shape))
 
     def learn(self, windows: Iterable[Window], steps: int) -> None:
-        """Make so many updates, the state carried from window to window but in rows that begin."""
+        """Make a number of updates, with the state carried from window to window except in rows that begin."""
         state = self.model.zero_state(self.settings.batch_size)
         for step, window in enumerate(islice(windows, steps)):
             rate = learning_rate(step, 0, steps, self.settings.learning_rate)
             state, *_ = self._update(window, state, Controls(tf.constant(step, tf.int64), tf.constant(rate)))
 
     def costs(self, ids: npt.NDArray[Any]) -> Floats:
-        """Return the nats of each character but the first of texts (n, N), each read from a zero state: (n, N - 1)."""
+        """Return the nats of each character but the first of texts (n, N), read from a zero state: (n, N - 1)."""
         self._reader.assign(self.model.arrays())
         x, y = tf.constant(ids[:, :-1], tf.int32), tf.constant(ids[:, 1:], tf.int32)
         return np.array(self._costs(x, y, self.model.zero_state(len(ids))))
@@ -61,18 +61,18 @@ class Learner:
 
 
 def in_order(ids: Ids, settings: TrainConfig) -> Iterator[Window]:
-    """Yield the windows of B contiguous streams, without end."""
+    """Yield the windows of B contiguous streams without end."""
     streams = Streams(ids, settings.batch_size, settings.seq_length)
     return map(streams.read, count())
 
 
 def beginning(windows: Iterable[Window]) -> Iterator[Window]:
-    """Yield the same windows, in each of which all rows begin from a zero state."""
+    """Yield the same windows, with all rows of each beginning from a zero state."""
     return (window._replace(begins=np.ones_like(window.begins)) for window in windows)
 
 
 def shuffled(ids: Ids, settings: TrainConfig, random_seed: int) -> Iterator[Window]:
-    """Yield windows from random places of the text, each from a zero state, without end."""
+    """Yield windows from random places of the text without end, with all rows beginning from a zero state."""
     random = np.random.default_rng(random_seed)
     begins = np.ones(settings.batch_size, bool)
     while True:

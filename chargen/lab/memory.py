@@ -1,4 +1,4 @@
-"""How far back does it remember? The cost of a character as a function of how much was read before it."""
+"""How far back does it remember? The loss on a character by the number of characters read before it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.lab.learning import Learner, in_order
 from chargen.text.vocabulary import Vocabulary
 
-EXPECT = """The first characters of context help most: a letter tells much about the next one. What is gained falls
-fast, but words, the sentence and the subject are further back, so a little is gained for a long time, even beyond
-the 64 characters through which the gradient flowed, as the state was carried on in training."""
+EXPECT = """The nearest characters of context help most: a letter says much about the next one. The gain falls fast. But
+words, the sentence and the subject lie further back, so a little is gained for long, even beyond the 64 characters
+through which the gradient flows, because the state is carried in training."""
 
 
 def answer(setting: Setting) -> Answer:
@@ -27,14 +27,14 @@ def answer(setting: Setting) -> Answer:
     learner = Learner(len(vocabulary), ModelConfig(units=setting.pick(256, 48)), train)
     learner.learn(in_order(training, train), setting.pick(1500, 400))
     contexts = [1, 2, 4, 8, 16, 32, 64, 128, 256, *setting.pick([512, 1000], [])]
-    places = np.linspace(contexts[-1], len(validation) - 1, setting.pick(2000, 400)).astype(int)  # of what is predicted
+    places = np.linspace(contexts[-1], len(validation) - 1, setting.pick(2000, 400)).astype(int)  # of the targets
     costs = []
     for context in contexts:
         read = validation[places[:, None] + np.arange(-context, 1)]
         parts = [learner.costs(part)[:, -1] for part in np.array_split(read, max(1, len(places) * context // 50_000))]
         costs.append(np.concatenate(parts))
     means = [bits(float(cost.mean())) for cost in costs]
-    # How far a gain can be by chance: the error of the mean of the differences at the same characters.
+    # The standard error of the mean difference, at the same characters.
     errors = [bits(float((cost - costs[-1]).std() / len(places) ** 0.5)) for cost in costs]
     used = next(c for c, mean, error in zip(contexts, means, errors, strict=True) if mean - means[-1] <= 2 * error)
     short = means[0] - means[contexts.index(16)]
@@ -44,7 +44,7 @@ def answer(setting: Setting) -> Answer:
         axes = figure.subplots()
         axes.errorbar(contexts, means, errors, marker="o", capsize=3)
         axes.set_xscale("log")
-        axes.set_xlabel("characters that were read before")
+        axes.set_xlabel("characters read before")
         axes.set_ylabel("bits per character")
 
     return Answer(
@@ -54,8 +54,8 @@ def answer(setting: Setting) -> Answer:
                 short > far > 0,
             ),
             Conclusion(
-                f"This model, trained in windows of {train.seq_length}, makes use of {used} characters: more of them "
-                f"gain nothing that could be told from chance.",
+                f"This model, trained in windows of {train.seq_length}, uses {used} characters: the gain from more of "
+                f"them is not significant.",
                 used >= setting.pick(16, 4),
             ),
         ],
@@ -65,5 +65,5 @@ def answer(setting: Setting) -> Answer:
                 list(zip(contexts, means, errors, strict=True)),
             )
         ],
-        [Picture("What a character costs, by how much the model was allowed to read before it.", draw)],
+        [Picture("Bits per character, by the number of characters read before it.", draw)],
     )

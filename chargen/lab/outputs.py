@@ -12,15 +12,15 @@ from chargen.bits import bits
 from chargen.lab import Answer, Conclusion, Picture, Setting, Table
 from chargen.text.vocabulary import Vocabulary
 
-EXPECT = """The old example cuts the text into overlapping windows and learns one character from each, the one
-behind it: the LSTM reads a whole window for a single target. With a target at every character the same reading
-teaches as many characters as the window is long, so it should learn far more in the same time."""
+EXPECT = """The old example cuts the text into overlapping windows and learns one character from each, the one after
+it: the LSTM reads a whole window for a single target. With a target at every character, the same reading has as many
+targets as the window has characters, so it should learn much more in the same time."""
 
 LENGTH, BATCH = 40, 64
 
 
 def network(characters: int, units: int, random_seed: int, *, every: bool) -> Any:
-    """Return a stock Keras model of windows (B, T): logits (B, T, V) or, of the last character, (B, V)."""
+    """Return a stock Keras model: ids (B, T) -> logits (B, T, V) or, without ``every``, (B, V) of the last."""
     keras.utils.set_random_seed(random_seed)
     layers = [
         keras.Input((LENGTH,), dtype="int32"),
@@ -34,7 +34,7 @@ def network(characters: int, units: int, random_seed: int, *, every: bool) -> An
 
 
 def answer(setting: Setting) -> Answer:
-    """Train both for the same time; score both on the same characters, with the same context."""
+    """Train both for the same time; score both on the same characters with the same context."""
     vocabulary = Vocabulary.of(setting.text)
     ids = vocabulary.encode(setting.text).astype(np.int32)
     held_out = len(ids) // 10
@@ -54,7 +54,7 @@ def answer(setting: Setting) -> Answer:
             windows = training[starts[:, None] + np.arange(LENGTH + 1)]
             return windows[:, :-1], windows[:, 1:] if every else windows[:, -1]  # noqa: B023
 
-        model.train_on_batch(*batch())  # which compiles
+        model.train_on_batch(*batch())  # compiles the step
         score(model, held, every=every)
         spent, steps = 0.0, 0
         for lap in range(1, laps + 1):
@@ -70,7 +70,7 @@ def answer(setting: Setting) -> Answer:
         [
             Conclusion(
                 f"After {seconds:.0f} seconds, a target at every character reached {each:.3f} bits per character, one "
-                f"at the end {last:.3f}: {'every character wins' if better else 'it does not win'}.",
+                f"at the end {last:.3f}: {'every character is better' if better else 'it is not better'}.",
                 better,
             )
         ],
@@ -80,12 +80,12 @@ def answer(setting: Setting) -> Answer:
                 [(way, learnt[way], curves[way][-1][1]) for way in ways],
             )
         ],
-        [Picture("Held-out text, by the time of training.", lambda figure: draw(figure, curves))],
+        [Picture("Held-out text, by training time.", lambda figure: draw(figure, curves))],
     )
 
 
 def score(model: Any, held: Any, *, every: bool) -> float:
-    """Return the bits per character of the last characters of held-out windows."""
+    """Return the bits per character on the last characters of held-out windows (n, T + 1)."""
     logits = np.asarray(model.predict_on_batch(held[:, :-1]), np.float64)
     logits = logits[:, -1] if every else logits
     logits -= logits.max(-1, keepdims=True)

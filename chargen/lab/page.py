@@ -1,4 +1,4 @@
-"""What lessons found, as one page that needs nothing beside it: tables, pictures, coloured text, conclusions."""
+"""The results of lessons as one self-contained page: tables, pictures, coloured text, conclusions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PAGE = """\
   td {{ font-variant-numeric: tabular-nums; }}
   figure {{ margin: 1.5rem 0; }}
   img {{ background: white; border-radius: .3rem; height: auto; max-width: 100%; }}
-  figcaption, .expect, .told {{ color: color-mix(in srgb, currentColor 70%, transparent); }}
+  figcaption, .expect, .source {{ color: color-mix(in srgb, currentColor 70%, transparent); }}
   pre {{ font: .85rem/1.5 ui-monospace, monospace; white-space: pre-wrap; }}
   li.other::after {{ content: " (not as expected)"; color: #c62828; }}
 </style>
 <h1>Stateful LSTMs: questions, answered by running them</h1>
-<p class="told">{told}</p>
+<p class="source">{source}</p>
 <ol>
 {contents}
 </ol>
@@ -38,13 +38,13 @@ PAGE = """\
 """
 
 
-def page(answers: Mapping[str, Answer], told: str) -> str:
-    """Return an HTML page of lessons' answers, by name; ``told`` is a line on what they were made.
+def page(answers: Mapping[str, Answer], source: str) -> str:
+    """Return an HTML page of lessons' answers, by name; ``source`` is a line about the text and the options.
 
     Raises ChargenError if matplotlib is not installed.
     """
     return PAGE.format(
-        told=escape(told),
+        source=escape(source),
         contents="\n".join(f'<li><a href="#{name}">{escape(LESSONS[name])}</a></li>' for name in answers),
         sections="\n".join(section(name, answer) for name, answer in answers.items()),
     )
@@ -61,13 +61,13 @@ def section(name: str, answer: Answer) -> str:
         *map(table, answer.tables),
         *map(picture, answer.pictures),
         *map(passage, answer.passages),
-        f"<p>What the numbers say:</p>\n<ul>{conclusions}</ul>",
+        f"<p>Conclusions:</p>\n<ul>{conclusions}</ul>",
     ]
     return "\n".join(parts)
 
 
 def number(value: str | float) -> str:
-    """Return a table's value as people read it."""
+    """Return a value of a table as text."""
     if isinstance(value, str):
         return value
     if isinstance(value, int):
@@ -83,7 +83,7 @@ def table(one: Table) -> str:
 
 
 def picture(one: Picture) -> str:
-    """Draw a picture; return it as HTML."""
+    """Return a picture as HTML."""
     drawn = figure(9, one.height)
     one.draw(drawn)
     data = base64.b64encode(saved(drawn, "svg")).decode("ascii")

@@ -7,7 +7,7 @@ from chargen.store.run import Run
 from tests.conftest import chargen, invoke
 
 
-def told(*arguments):
+def figures_of(*arguments):
     done = invoke("eval", *arguments, "--json")
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
@@ -24,19 +24,19 @@ def test_without_files_it_scores_the_validation_text_as_training_did(trained, he
     assert set(figures) == {
         "nats_per_character", "bpc", "perplexity", "characters", "unknown_characters", "protocol",
     }  # fmt: skip
-    assert told("--model", str(trained), "--split", "training")["characters"] > 8 * figures["characters"]
+    assert figures_of("--model", str(trained), "--split", "training")["characters"] > 8 * figures["characters"]
 
 
-def test_a_file_is_scored_with_all_that_was_asked_for(trained, here):
+def test_a_file_is_scored_by_every_method(trained, here):
     text = "the cat sat on a mat and saw what it was " * 20 + "\né!"
     (here / "new.txt").write_text(text, "utf-8")
-    figures = told("new.txt", "--model", str(trained), "--dynamic", "--baseline", "xz")
+    figures = figures_of("new.txt", "--model", str(trained), "--dynamic", "--baseline", "xz")
     assert figures["characters"] == len(text) - 1
     assert figures["unknown_characters"] == 2
     assert figures["dynamic"]["bpc"] < figures["bpc"]
     assert figures["baseline"]["compressor"] == "xz"
     assert 0 < figures["baseline"]["bpc"] < 8
-    zero = told("new.txt", "--model", str(trained), "--protocol", "nanogpt")
+    zero = figures_of("new.txt", "--model", str(trained), "--protocol", "nanogpt")
     assert zero["protocol"] == "nanogpt"
     assert zero["nats_per_character"] != figures["nats_per_character"]
 
@@ -57,7 +57,7 @@ def test_the_table_names_unknown_characters_and_the_text_is_shown_whole(trained,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told", "code"),
+    ("arguments", "message", "code"),
     [
         (["book.txt", "--split", "validation"], "--split", 2),
         (["--surprisal", "--json"], "--surprisal", 2),
@@ -67,18 +67,18 @@ def test_the_table_names_unknown_characters_and_the_text_is_shown_whole(trained,
         (["book.txt", "--html", "none/page.html"], "there is no folder", 1),
     ],
 )
-def test_what_can_not_be_scored_is_refused_in_one_line(trained, here, arguments, told, code):
+def test_what_cannot_be_scored_is_refused_in_one_line(trained, here, arguments, message, code):
     (here / "empty.txt").touch()
     (here / "unknown.txt").write_text("漢字", "utf-8")
     done = invoke("eval", *arguments, "--model", trained)
     assert done.exit_code == code
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error: ")
 
 
-def test_a_model_by_itself_scores_files_but_has_no_text_of_its_own(trained, here):
+def test_a_model_file_scores_files_but_has_no_text_of_its_own(trained, here):
     (here / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
-    assert told("book.txt", "--model", "model.safetensors")["characters"] > 6000
+    assert figures_of("book.txt", "--model", "model.safetensors")["characters"] > 6000
     done = invoke("eval", "--model", "model.safetensors")
     assert done.exit_code == 1
     assert re.fullmatch("Error: .*is not a run.*\n", done.stderr)

@@ -1,4 +1,4 @@
-"""What a terminal, a pipe, a closed stream or Ctrl-C does to the command, and what the command does to its process."""
+"""The command with a terminal, a pipe, a closed stream and Ctrl-C; and its effects on its process."""
 
 import errno
 import io
@@ -20,7 +20,7 @@ from chargen import ChargenError, process
 from chargen.cli import main
 from chargen.commands.common import MESSAGE_LENGTH, in_one_line
 from chargen.commands.lab import lines_of
-from chargen.commands.train import TITLES, table_line
+from chargen.commands.screen import TITLES, table_line
 from chargen.config import ModelConfig
 from chargen.store.modelfile import ModelFile, weight_shapes
 from chargen.terminal import columns, cut, fitted, shown
@@ -39,7 +39,7 @@ def run(*arguments, stdin=None):
 
 
 def model_of(characters, path):
-    """Write a model with random weights that writes these characters."""
+    """Write the file of a model of these characters with random weights."""
     vocabulary, config, generator = (
         Vocabulary("".join(sorted(characters))),
         ModelConfig(1, 4, 2),
@@ -52,7 +52,7 @@ def model_of(characters, path):
 
 
 def started(words: list[str], **options: Any) -> Any:
-    """Start a process whose output and errors can be read."""
+    """Start a process whose output and error streams are pipes."""
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
@@ -86,7 +86,7 @@ def in_terminal(*arguments, cwd, wide=80, **environment):
         while True:
             try:
                 written += os.read(ours, 1 << 16)
-            except OSError:  # which is how Linux tells that the other end is closed
+            except OSError:  # on Linux, the other end is closed
                 break
         os.close(ours)
     return child.returncode, written.decode(errors="surrogateescape").replace("\r\n", "\n").split("\n")
@@ -95,7 +95,7 @@ def in_terminal(*arguments, cwd, wide=80, **environment):
 # ---- the process ------------------------------------------------------------------------------------------------
 
 
-def test_a_command_inside_another_program_leaves_its_process_alone(trained, monkeypatch):
+def test_a_command_inside_another_program_leaves_its_process_unchanged(trained, monkeypatch):
     for name in ("OPENBLAS_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL", "KERAS_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     before = dict(os.environ), signal.getsignal(signal.SIGINT)
@@ -104,7 +104,7 @@ def test_a_command_inside_another_program_leaves_its_process_alone(trained, monk
     assert (dict(os.environ), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_the_command_itself_sets_its_process(tmp_path):
+def test_the_command_line_program_owns_its_process(tmp_path):
     program = "import os, sys, chargen.__main__ as it\nsys.argv = ['chargen', '--version']\n"
     program += "try: it.main()\nfinally: print(it.process.owned(), os.environ['KERAS_BACKEND'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -112,7 +112,7 @@ def test_the_command_itself_sets_its_process(tmp_path):
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_missing_stream_is_nothing_to_the_command(trained, tmp_path, closed):
+def test_the_command_works_with_missing_streams(trained, tmp_path, closed):
     words = command("sample", "--model", str(trained), "--seed", "the ", "--length", "30", "--temperature", "0.5")
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *words]
     done = subprocess.run([*shell, "--output", "text"], cwd=tmp_path, capture_output=True, timeout=HANG, check=False)
@@ -120,7 +120,7 @@ def test_a_missing_stream_is_nothing_to_the_command(trained, tmp_path, closed):
     assert re.fullmatch(rb"|random seed: \d+\n", done.stderr)
     text = (tmp_path / "text").read_text()
     assert text.startswith("the ")
-    assert len(text) == 34  # none of what was said came into the file
+    assert len(text) == 34  # no message is in the file
     assert subprocess.run(shell, cwd=tmp_path, capture_output=True, timeout=HANG, check=False).returncode == 0
 
 
@@ -132,27 +132,27 @@ def test_a_conversation_without_a_standard_input_ends_at_once(trained):
 
 
 @pytest.mark.long
-def test_a_training_without_streams_is_done(here):
+def test_training_works_without_streams(here):
     shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command("train", "book.txt", *SMALL, "--steps", "20")]
     assert subprocess.run(shell, timeout=HANG, check=False).returncode == 0
     assert len(list(here.glob("runs/*/model.safetensors"))) == 1
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["lab"]])
-def test_output_that_cannot_be_written_is_told_in_a_line(arguments):
+def test_output_that_cannot_be_written_is_reported_in_one_line(arguments):
     with FULL.open("wb") as full:
         done = subprocess.run(command(*arguments), stdout=full, stderr=subprocess.PIPE, timeout=HANG, check=False)
     assert (done.returncode, done.stderr) == (1, b"Error: cannot write the output: No space left on device\n")
 
 
-def test_a_standard_error_that_is_full_is_no_reason_to_end(trained):
+def test_a_full_standard_error_does_not_end_the_command(trained):
     words = command("sample", "--model", str(trained), "--length", "5")
     with FULL.open("wb") as full:
         done = subprocess.run(words, stdout=subprocess.PIPE, stderr=full, timeout=HANG, check=False)
     assert (done.returncode, len(done.stdout)) == (0, 5)
 
 
-def test_a_reader_that_has_read_enough_is_left_quietly(trained):
+def test_a_closed_pipe_ends_the_command_quietly(trained):
     words = command("sample", "--model", str(trained), "--length", "1000000", "--random-seed", "1")
     with started(words) as child:
         assert child.stdout.read(1)
@@ -168,7 +168,7 @@ WAITING = "import os, time\nos.write(1, b'x')\ntry: time.sleep(60)\n{}: raise Im
 
 @pytest.mark.parametrize("how", ["except BaseException", "finally"])
 @pytest.mark.parametrize(("module", "arguments"), [("click", ["--help"]), ("numpy", ["sample"])])
-def test_ctrl_c_while_a_module_is_imported_is_no_traceback(tmp_path, module, arguments, how):
+def test_ctrl_c_during_an_import_prints_no_traceback(tmp_path, module, arguments, how):
     (tmp_path / f"{module}.py").write_text(WAITING.format(how))
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     with started(command(*arguments), env={**os.environ, "PYTHONPATH": path}, cwd=tmp_path) as child:
@@ -178,7 +178,7 @@ def test_ctrl_c_while_a_module_is_imported_is_no_traceback(tmp_path, module, arg
     assert child.returncode == 130
 
 
-def test_ctrl_c_while_a_seed_is_waited_for_is_no_traceback(trained):
+def test_ctrl_c_while_waiting_for_a_seed_prints_no_traceback(trained):
     words = command("sample", "--model", str(trained), "--seed-file", "-")
     with started(words, stdin=subprocess.PIPE) as child:
         assert child.stderr.readline().startswith(b"random seed")
@@ -204,13 +204,13 @@ def test_a_pipe_gets_utf8_whatever_the_locale_is(tmp_path):
     assert done.stderr == b""
 
 
-def test_an_encoding_that_lacks_characters_is_warned_of_once(tmp_path):
+def test_an_encoding_that_lacks_characters_causes_one_warning(tmp_path):
     done = sampled(model_of("éабв", tmp_path / "model"), PYTHONIOENCODING="cp1252")
     assert set(done.stdout.decode("cp1252")) == {"é", "?"}
     assert re.fullmatch(WARNING.format("cp1252") + ".*\n", done.stderr.decode())
 
 
-def test_a_terminal_that_is_not_utf8_is_warned_of_once(tmp_path):
+def test_a_terminal_that_is_not_utf8_causes_one_warning(tmp_path):
     model = model_of("aбв", tmp_path / "model")
     code, lines = in_terminal(
         "sample", "--model", model, "--length", 30, "--random-seed", 1, "--temperature", 1, cwd=tmp_path, **ASCII
@@ -220,7 +220,7 @@ def test_a_terminal_that_is_not_utf8_is_warned_of_once(tmp_path):
     assert len(re.sub("Warning.*\n", "", "\n".join(lines)).strip()) == 30
 
 
-def test_a_name_that_is_not_utf8_leaves_as_it_came():
+def test_a_file_name_that_is_not_utf8_is_written_unchanged():
     error = UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "")
     assert process._replaced(error) == (b"\xff", 2)
 
@@ -228,14 +228,14 @@ def test_a_name_that_is_not_utf8_leaves_as_it_came():
 # ---- escape sequences -------------------------------------------------------------------------------------------
 
 
-def test_what_commands_a_terminal_is_escaped_there_and_only_there():
+def test_control_characters_are_escaped_on_a_terminal_only():
     assert shown(HOSTILE, Terminal()) == VISIBLE
     assert shown(HOSTILE, io.StringIO()) == HOSTILE
     assert shown("tab\tline\nשלום é 👩\u200d🚀\u200f", Terminal()) == "tab\tline\nשלום é 👩\u200d🚀\u200f"
     assert shown("\r\udcff\x00\x85", Terminal()) == r"\u000d\udcff\u0000\u0085"
 
 
-def test_what_a_model_writes_commands_no_terminal(tmp_path):
+def test_what_a_model_writes_cannot_control_the_terminal(tmp_path):
     model = model_of(HOSTILE, tmp_path / "model")
     base = ["sample", "--model", str(model), "--length", "400", "--random-seed", "1", "--temperature", "1"]
     raw = chargen(*base, cwd=tmp_path).stdout
@@ -248,7 +248,7 @@ def test_what_a_model_writes_commands_no_terminal(tmp_path):
     assert lines[0].isprintable()
 
 
-def test_a_name_in_a_message_commands_no_terminal(tmp_path):
+def test_a_name_in_a_message_cannot_control_the_terminal(tmp_path):
     (tmp_path / HOSTILE).mkdir()
     code, lines = in_terminal("sample", "--model", HOSTILE, cwd=tmp_path)
     assert code == 1
@@ -263,7 +263,7 @@ def test_a_name_in_a_message_commands_no_terminal(tmp_path):
 # ---- 80 columns -------------------------------------------------------------------------------------------------
 
 
-def test_lines_are_wrapped_at_words_on_a_terminal_alone(narrow, monkeypatch):
+def test_lines_are_wrapped_at_words_on_a_terminal_only(narrow, monkeypatch):
     line = "text      " + " ".join(f"{n}-character" for n in range(20))
     wrapped = fitted(line, narrow, indent=10)
     assert max(map(len, wrapped.split("\n"))) <= 80
@@ -293,7 +293,7 @@ def test_the_table_of_a_training_fits_80_columns():
     assert [found.end() for found in re.finditer(r"\S+", TITLES.split("\n")[-1])] == ends
 
 
-def test_what_is_always_said_alike_fits_80_columns():
+def test_help_texts_fit_80_columns():
     def helps(group, *before):
         for name, one in group.commands.items():
             yield run(*before, name, "--help").stdout
@@ -311,7 +311,7 @@ def test_the_lessons_fit_a_terminal(tmp_path):
     assert " ".join(lines).split() == chargen("lab", cwd=tmp_path).stdout.split()
 
 
-def test_titles_of_a_wide_table_take_several_lines():
+def test_titles_of_a_wide_table_are_wrapped():
     titles, rows = ["training", "between the best and the worst " * 3], [["a" * 30, "0.013"], ["b", "0.019"]]
     assert len(lines_of(titles, rows, 0)) == 3
     lines = lines_of(titles, rows, 80)
@@ -326,7 +326,7 @@ def test_a_training_fits_a_terminal_whatever_its_text_is(tmp_path, text):
     (tmp_path / "a folder").mkdir()
     (tmp_path / name).write_text(text.replace("t", "\x1b[31m"), "utf-8")
     code, lines = in_terminal("train", name, *SMALL, "--minutes", "0.02", cwd=tmp_path, TMPDIR=str(tmp_path))
-    shown_lines = [line.rpartition("\r")[2] for line in lines]  # without the bar
+    shown_lines = [line.rpartition("\r")[2] for line in lines]  # without the progress bar
     assert code == 0
     assert [line for line in shown_lines if columns(line) > 80 and "done; write with" not in line] == []
     assert VISIBLE in "\n".join(shown_lines)
@@ -347,13 +347,13 @@ def test_a_training_fits_a_terminal_whatever_its_text_is(tmp_path, text):
         (ChargenError("two\n lines"), "two lines"),
     ],
 )
-def test_an_error_of_the_system_names_what_it_is_of(error, line):
+def test_an_operating_system_error_names_its_file(error, line):
     with pytest.raises(click.ClickException) as raised, in_one_line():
         raise error
     assert raised.value.message == line
 
 
-def test_a_file_that_cannot_be_read_is_named_and_not_called_unwritten(trained, tmp_path):
+def test_a_file_that_cannot_be_read_is_named(trained, tmp_path):
     (tmp_path / "out").touch()
     for option in ("--seed-file", "--pattern"):
         result = run("sample", "--model", trained, option, "/proc/self/mem")

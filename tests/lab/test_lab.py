@@ -92,7 +92,7 @@ def test_what_does_not_come_out_as_expected_is_named_and_ends_with_1(here):
     ("arguments", "told", "code"),
     [
         (["everything"], "'streams'", 2),
-        (["author", "--texts", "book.txt"], "--texts takes two texts or more", 1),
+        (["author", "--texts", "book.txt"], "--texts needs two or more texts", 1),
         (["author", "--texts", "book.txt", "--texts", "small.txt"], "3,200 characters or more", 1),
         (["streams", "--text", "small.txt"], "too few", 1),
         (["streams", "--output", "book.txt/here"], "name another folder", 1),

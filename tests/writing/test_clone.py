@@ -42,7 +42,7 @@ def test_feeding_at_once_and_one_by_one_are_the_same(model, ids):
     np.testing.assert_allclose(clone.read(ids[:3])[-1], other.feed(ids[:3]), atol=1e-5)
 
 
-def test_a_state_can_be_put_back_and_is_not_changed_by_reading(model, ids):
+def test_a_state_can_be_restored_and_is_not_changed_by_reading(model, ids):
     clone = Clone(model.arrays(), LETTERS)
     clone.feed(ids[:5])
     kept = clone.state
@@ -69,12 +69,12 @@ def test_a_step_of_many_rows_is_the_step_of_each(model, ids):
     np.testing.assert_allclose(rows.logits, together[-1][[1, 4]], atol=1e-5)
 
 
-def test_a_text_is_read_by_one_row_only(model):
+def test_only_a_clone_of_one_row_reads_a_text(model):
     with pytest.raises(ValueError, match="one row"):
         Clone(model.arrays(), LETTERS).repeat(2).feed("ab")
 
 
-def test_the_python_face_reads_and_goes_on(trained):
+def test_a_clone_opened_from_python_reads_and_generates(trained):
     clone = chargen.Clone.open(str(trained))
     logits = clone.feed("the ")
     assert logits.shape == (len(clone.vocabulary),)
@@ -86,7 +86,7 @@ def test_the_python_face_reads_and_goes_on(trained):
     assert not clone.is_fresh
 
 
-def test_a_saved_state_goes_on_as_if_nothing_had_happened(trained, tmp_path):
+def test_a_saved_state_continues_exactly(trained, tmp_path):
     whole = Clone.open(trained)
     whole.feed("the ")
     expected = "".join(piece.text for piece in generate(whole, Until(60), (), generators(4, 1)))

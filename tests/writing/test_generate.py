@@ -35,7 +35,7 @@ def test_the_random_seed_decides_the_text(clone):
     assert written(clone, 100)[0] == written(clone, 100)[0] != written(clone, 100, random_seed=2)[0]
 
 
-def test_greedy_text_is_the_likeliest_character_each_time(clone):
+def test_greedy_text_is_the_most_likely_character_each_time(clone):
     (text,), _ = written(clone, 20, temperature=0)
     clone.reset_states()
     ids = clone.vocabulary.encode("the " + text)
@@ -71,14 +71,14 @@ def test_a_text_ends_before_the_first_stop_text_in_it(clone, stops, random_seed)
     assert (text, end) == (free[: places[first]], first)
 
 
-def test_samples_that_stop_early_leave_the_others_alone(clone):
+def test_samples_that_stop_early_do_not_affect_the_others(clone):
     free, _ = written(clone, 80, count=5)
     texts, ends = written(clone, 80, ("w",), count=5)
     assert texts == [t.split("w")[0] for t in free]
     assert ends == ["w" if "w" in t else "length" for t in free]
 
 
-def test_what_may_begin_a_stop_text_is_held_back_and_no_more():
+def test_only_what_may_begin_a_stop_text_is_held_back():
     held = Held(("abc", "bd"))
     given = [held.add(0, c, 1.0) for c in "xabababd"]
     assert [p.text for p in given] == ["x", "", "", "ab", "", "ab", "", "a"]

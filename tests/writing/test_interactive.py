@@ -16,7 +16,7 @@ def answer(conversation, line):
     return "".join(said if isinstance(said, str) else said.text for said in conversation.answer(line))
 
 
-def test_the_model_goes_on_from_each_line(conversation):
+def test_the_model_continues_each_line(conversation):
     assert len(answer(conversation, "the ")) == 30
     assert len(answer(conversation, "")) == 30
 
@@ -28,7 +28,7 @@ def test_undo_takes_back_the_last_turn_and_its_draws(conversation):
     assert answer(conversation, "cat ") == first
 
 
-def test_a_saved_state_can_be_gone_back_to(conversation, tmp_path):
+def test_a_saved_state_can_be_restored(conversation, tmp_path):
     answer(conversation, "the ")
     answer(conversation, f"/save {tmp_path / 'state'}")
     first = answer(conversation, "cat ")
@@ -57,7 +57,7 @@ def test_settings_change_and_everything_can_be_forgotten(conversation):
         ("/load none", "none can't be read"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_changes_nothing(conversation, line, message):
+def test_a_command_that_fails_says_why_and_changes_nothing(conversation, line, message):
     before = conversation.config
     with pytest.raises(ChargenError, match=message):
         answer(conversation, line)

@@ -11,14 +11,14 @@ def texts(symbols, most):
 
 
 @given(texts(3, 300).filter(len))
-def test_the_index_is_the_places_in_the_order_of_what_follows(corpus):
+def test_the_index_is_the_places_sorted_by_what_follows(corpus):
     data = bytes(corpus)
     assert [data[p : p + DEPTH] for p in build(corpus)] == sorted(data[p : p + DEPTH] for p in range(len(data)))
 
 
 @given(texts(3, 200).filter(len), texts(4, 60), st.integers(0, 100), st.integers(0, 90))
-def test_what_stands_in_the_corpus_is_what_a_plain_search_finds(corpus, text, start, length):
-    text = np.concatenate([text, corpus[start : start + length], text[::-1]])  # with a stretch that was copied
+def test_copied_passages_are_those_that_a_plain_search_finds(corpus, text, start, length):
+    text = np.concatenate([text, corpus[start : start + length], text[::-1]])  # with a copied passage
     found = compare(text, corpus, build(corpus))
     data, sample = bytes(corpus), bytes(text)
     longest = max(
@@ -33,7 +33,7 @@ def test_what_stands_in_the_corpus_is_what_a_plain_search_finds(corpus, text, st
         assert found.shares[n] == (sum(s in data for s in all_of_n) / len(all_of_n) if all_of_n else None)
 
 
-def test_the_index_is_made_once_and_made_again_for_another_text(here, text):
+def test_the_index_is_cached_and_built_again_for_another_text(here, text):
     corpus = read(["book.txt"])
     places = index(corpus, here / "cache")
     written = (here / "cache").stat().st_mtime_ns
@@ -43,7 +43,7 @@ def test_the_index_is_made_once_and_made_again_for_another_text(here, text):
     assert len(index(read(["book.txt"]), here / "cache")) == len(text) + 4
 
 
-def test_a_random_place_has_its_stretch_behind_it():
+def test_a_random_place_has_a_whole_passage_after_it():
     places = {random_place(120, 100, n) for n in range(300)}
     assert min(places) >= 0
     assert max(places) < 20

@@ -25,7 +25,7 @@ def clone(weights):
 
 
 def cost(weights, before, text):
-    """The plain way: one clone, one character after the other."""
+    """The plain way to the cost of a text: a clone reads one character after the other."""
     clone = Clone(weights, ABC)
     logits = [clone.feed(before)]
     ids = ABC.encode(text)
@@ -38,12 +38,12 @@ def test_a_line_is_a_slot_and_tabs_separate_its_alternatives():
 
 
 @pytest.mark.parametrize(("text", "message"), [("a\tb\nc\t\td", "p, line 2: .*empty"), ("\n\n", "no alternatives")])
-def test_a_pattern_that_cannot_be_meant_is_refused(text, message):
+def test_an_incomplete_pattern_is_refused(text, message):
     with pytest.raises(ChargenError, match=message):
         parse(text, "p")
 
 
-def test_scores_are_the_exact_costs_and_leave_the_clone_alone(clone, weights):
+def test_scores_are_exact_and_do_not_change_the_clone(clone, weights):
     before = clone.logits.copy()
     texts = ["a ", "ab ", "cab ", "c"]
     np.testing.assert_allclose(scores(clone, texts), [cost(weights, "ab", t) for t in texts], atol=1e-4)
@@ -65,7 +65,7 @@ def test_the_draw_has_the_normalised_probabilities_with_the_separator(clone, wei
     assert chi_squared < 13.82  # 2 degrees of freedom, one in a thousand
 
 
-def test_temperature_0_takes_the_likeliest_and_the_clone_has_read_the_text(clone, weights):
+def test_temperature_0_takes_the_most_likely_and_the_clone_has_read_the_text(clone, weights):
     slots = [["a", "bc"], ["c", "ab"], ["b"]]
     pieces = list(fill(clone, Pattern(slots, "  ", 0), np.random.default_rng(0)))
     text, read = "".join(p.text for p in pieces), "ab"

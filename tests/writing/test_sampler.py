@@ -38,7 +38,7 @@ def test_temperature_raises_probabilities_to_its_inverse():
 
 
 @pytest.mark.parametrize(("k", "kept"), [(1, "b"), (2, "bc"), (3, "bcd"), (4, "abcd"), (9, "abcd")])
-def test_top_k_keeps_the_k_likeliest(k, kept):
+def test_top_k_keeps_the_k_most_likely(k, kept):
     assert left(top_k(LOGITS, k)) == kept
 
 
@@ -49,14 +49,14 @@ def test_top_k_keeps_the_first_of_equals_and_no_more():
 @pytest.mark.parametrize(
     ("p", "kept"), [(0.0, "b"), (0.39, "b"), (0.41, "bc"), (0.69, "bc"), (0.71, "bcd"), (0.95, "abcd"), (1.0, "abcd")]
 )
-def test_top_p_keeps_as_few_of_the_likeliest_as_reach_p(p, kept):
+def test_top_p_keeps_the_fewest_that_reach_p(p, kept):
     assert left(top_p(LOGITS, p)) == kept
 
 
 @pytest.mark.parametrize(
     ("p", "kept"), [(0.0, "abcd"), (0.25, "abcd"), (0.3, "bcd"), (0.6, "bc"), (0.8, "b"), (1.0, "b")]
 )
-def test_min_p_keeps_those_near_the_likeliest(p, kept):
+def test_min_p_keeps_those_near_the_most_likely(p, kept):
     assert left(min_p(LOGITS, p)) == kept
 
 
@@ -64,7 +64,7 @@ def names(chosen):
     return [f.func for f in chosen]
 
 
-def test_the_filters_come_in_their_order():
+def test_the_filters_apply_in_their_order():
     chosen = filters(SampleConfig(top_k=2, top_p=0.6, forbid="b", temperature=0.5, min_p=0.1), ABCD)
     assert names(chosen) == [allow, temperature, top_k, top_p, min_p]
     logits = LOGITS
@@ -80,7 +80,7 @@ def test_temperature_0_has_no_filter_but_allow():
     assert names(filters(SampleConfig(top_k=2, allow="[ab]", temperature=0), ABCD)) == [allow]
 
 
-def test_allow_and_forbid_are_of_single_characters_the_newline_too():
+def test_allow_and_forbid_match_single_characters_and_the_newline_too():
     lines = Vocabulary("\n ab")
     (chosen,) = filters(SampleConfig(allow=".", forbid=r"\s", temperature=1), lines)
     assert np.isfinite(chosen(np.zeros((1, 4)))).tolist() == [[False, False, True, True]]
@@ -88,7 +88,7 @@ def test_allow_and_forbid_are_of_single_characters_the_newline_too():
         filters(SampleConfig(allow="x"), ABCD)
 
 
-def test_greedy_takes_the_likeliest_and_the_first_of_equals():
+def test_greedy_takes_the_most_likely_and_the_first_of_equals():
     assert draw(np.array([[0, 2, 1], [1, 1, 0]]), [], None).tolist() == [1, 0]
 
 
@@ -124,7 +124,7 @@ def test_a_hundred_thousand_draws_have_the_probabilities_that_the_filters_leave(
 
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=8), st.integers(0, 2))
-def test_no_combination_of_filters_empties_the_choice(values, number):
+def test_every_combination_of_filters_keeps_a_character(values, number):
     logits = np.array([values])
     for one in [lambda z: top_k(z, 1), lambda z: top_p(z, 0.0), lambda z: min_p(z, 1.0)][number:]:
         logits = one(temperature(logits, 0.01))

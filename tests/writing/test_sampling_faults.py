@@ -1,4 +1,4 @@
-"""Sampling at its limits: any length, any count, any expression, and whatever ends it."""
+"""Sampling at its limits: any length, any count, any expression, and every way to end it."""
 
 import io
 import json
@@ -38,7 +38,7 @@ LETTERS = "\n abcdehnot"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model of a few letters that has learnt nothing."""
+    """An untrained model of a few letters."""
     random, config = np.random.default_rng(3), ModelConfig(units=8, embedding=4)
     weights = {
         name: random.normal(size=s).astype(np.float32) for name, s in weight_shapes(len(LETTERS), config).items()
@@ -63,7 +63,7 @@ class Nowhere(io.StringIO):
 
 
 def grown(writer, characters, rows=1, report=None):
-    """The most memory that showing takes, in bytes."""
+    """The peak memory of showing samples, in bytes."""
     drawn = (Piece(k, "é" * (i < characters), (1.5,), None if i < characters else LENGTH) for i in range(characters + 1)
              for k in range(rows))  # fmt: skip
     ends = (piece if piece.text else piece._replace(nats=()) for piece in drawn)
@@ -79,7 +79,7 @@ def grown(writer, characters, rows=1, report=None):
     [
         (lambda: Plain(Nowhere(), "The", 1), 1, None, 0),
         (lambda: Shaded(Nowhere(), "The", 1), 1, None, 0),
-        (lambda: JsonLines(Nowhere(), "The", {"random_seed": 1}), 1, None, 30),  # its text and its costs
+        (lambda: JsonLines(Nowhere(), "The", {"random_seed": 1}), 1, None, 30),  # its text and its nats
         (lambda: Plain(Nowhere(), "The", 1), 1, lambda sample, text: None, 12),  # its text
         (lambda: Plain(Nowhere(), "The", 2), 2, None, 30),  # what the second has drawn when the first ends
     ],
@@ -89,7 +89,7 @@ def test_a_writer_keeps_what_it_needs_and_no_more(writer, rows, report, most):
     assert grown(writer(), 15_000, rows, report) - grown(writer(), 5_000, rows, report) < most * 10_000 + 20_000
 
 
-def test_a_letter_with_marks_without_end_leaves_in_parts():
+def test_a_letter_with_endless_marks_is_split():
     clusters = Clusters()
     whole = clusters.add("e" + "\u0301\u0323" * 20_000, [1.0] * 40_001) + clusters.release()
     assert max(len(text) for text, _ in whole) == 32
@@ -126,7 +126,7 @@ def test_samples_are_the_same_in_any_batch(model, monkeypatch):
     assert len(set(alone)) == 5
 
 
-def test_a_thousand_million_samples_begin_at_once_in_little_memory(model):
+def test_a_billion_samples_start_at_once_in_little_memory(model):
     clone = Clone.open(model)
     tracemalloc.start()
     clone.feed("a")
@@ -148,7 +148,7 @@ def test_many_alternatives_are_scored_in_batches(model, monkeypatch):
 
 @settings(max_examples=30)
 @given(st.lists(st.lists(st.text(max_size=3), min_size=1, max_size=4), min_size=1, max_size=4), st.randoms())
-def test_mixed_pieces_are_put_in_turn(texts, random):
+def test_interleaved_pieces_are_put_in_order(texts, random):
     pieces = [iter([*(Piece(k, t, (0.5,) * len(t)) for t in parts), Piece(k, "", (), LENGTH)])
               for k, parts in enumerate(texts)]  # fmt: skip
     order = [k for k, parts in enumerate(texts) for _ in range(len(parts) + 1)]
@@ -160,7 +160,7 @@ def test_mixed_pieces_are_put_in_turn(texts, random):
     assert all(len(p.text) == len(p.nats) for p in shown)
 
 
-def test_what_is_collected_is_given_in_blocks():
+def test_collected_pieces_are_yielded_in_blocks():
     collected = Collected()
     for n in range(10_000):
         collected.add(Piece(3, "字", (float(n),)))
@@ -174,8 +174,8 @@ def test_what_is_collected_is_given_in_blocks():
 @given(st.text(), st.text(), st.lists(st.floats(0, 50)), st.booleans())
 def test_json_in_blocks_is_json(seed, text, nats, utf8):
     out = io.TextIOWrapper(io.BytesIO(), "utf-8" if utf8 else "ascii", "surrogatepass", newline="")
-    asked = {"random_seed": 3, "stop": ["ü"]}
-    show(iter([Piece(0, text, nats), Piece(0, "", (), LENGTH)]), JsonLines(out, seed, asked))
+    settings_ = {"random_seed": 3, "stop": ["ü"]}
+    show(iter([Piece(0, text, nats), Piece(0, "", (), LENGTH)]), JsonLines(out, seed, settings_))
     record = {
         "seed": seed,
         "text": text,
@@ -184,7 +184,7 @@ def test_json_in_blocks_is_json(seed, text, nats, utf8):
         "random_seed": 3,
         "index": 0,
         "stopped_by": LENGTH,
-        "settings": asked,
+        "settings": settings_,
     }
     assert out.buffer.getvalue().decode("utf-8", "surrogatepass") == json.dumps(record, ensure_ascii=not utf8) + "\n"
 
@@ -211,7 +211,7 @@ def test_json_in_blocks_is_json(seed, text, nats, utf8):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Possible nested set")
-def test_an_expression_of_characters_matches_as_it_always_does(wanted):
+def test_an_expression_of_characters_matches_as_re_does(wanted):
     matches = expression("--allow", wanted).fullmatch
     for character in map(chr, range(256)):
         assert bool(matches(character)) == bool(re.fullmatch(wanted, character, re.DOTALL)), character
@@ -237,7 +237,7 @@ def test_an_expression_of_characters_matches_as_it_always_does(wanted):
         ("*", "not a regular expression"),
     ],
 )
-def test_what_is_no_expression_of_characters_is_refused_in_a_line(model, option, wrong, message):
+def test_other_expressions_are_refused_in_one_line(model, option, wrong, message):
     result = drawn(model, option, wrong)
     assert result.exit_code == 2
     last = result.stderr.splitlines()[-1]
@@ -251,7 +251,7 @@ def test_what_is_no_expression_of_characters_is_refused_in_a_line(model, option,
 
 
 class StopAfter:
-    """As if Ctrl-C came after so many characters."""
+    """Acts as if Ctrl-C came after ``characters`` characters."""
 
     def __init__(self, characters):
         self.left = characters
@@ -274,22 +274,22 @@ def stopped(monkeypatch):
 
 
 @pytest.mark.parametrize("words", [(), ("--output", "drawn")])
-def test_stopped_it_writes_an_object_for_each_sample_that_has_begun(model, here, stopped, words):
+def test_when_stopped_it_writes_an_object_for_each_sample_begun(model, here, stopped, words):
     whole = drawn(model, "--json", "--count", 3, *words)
     assert whole.exit_code == 130
     text = (here / "drawn").read_text() if words else whole.stdout
     records = [json.loads(line) for line in text.splitlines()]
     assert [r["stopped_by"] for r in records] == [SIGNAL] * 3
     assert [len(r["text"]) for r in records] == [len(r["log_probabilities"]) for r in records] == [7] * 3
-    assert ("drawn holds what was drawn" in whole.stderr) == bool(words)
+    assert ("drawn holds what was drawn so far" in whole.stderr) == bool(words)
 
 
-def test_stopped_it_writes_all_samples_that_have_begun(model, stopped):
+def test_when_stopped_it_writes_all_samples_begun(model, stopped):
     result = drawn(model, "--count", 3, "--seed", "a")
     assert re.findall("^--- ([123]) of 3 ---\na.{7}\n", result.stdout, re.M | re.S) == ["1", "2", "3"]
 
 
-def test_stopped_it_writes_what_was_held_back_too(model):
+def test_when_stopped_it_writes_what_was_held_back_too(model):
     clone = Clone.open(model)
     stop = StopAfter(9)
     clone.feed("a")
@@ -300,7 +300,7 @@ def test_stopped_it_writes_what_was_held_back_too(model):
     assert [p.text for p in pieces][-1] == free[5:9]
 
 
-def test_stopped_in_a_pattern_the_sample_ends(model, here):
+def test_when_stopped_in_a_pattern_the_sample_ends(model, here):
     (here / "words").write_text("a\tb\nno\ton\n" * 5)
     words = pattern.Pattern(pattern.parse((here / "words").read_text(), "words"), " ")
     drawing = partial(generators, 1)
@@ -308,7 +308,7 @@ def test_stopped_in_a_pattern_the_sample_ends(model, here):
     assert [(p.sample, p.stopped_by) for p in pieces] == [(0, None), (0, SIGNAL)]
 
 
-def test_a_terminal_that_goes_away_leaves_the_file(model, here):
+def test_closing_the_terminal_keeps_the_file(model, here):
     words = ("sample", "--model", str(model), "--seed", "a", "--length", "100000000", "--output", "drawn")
     with subprocess.Popen(command(*words), cwd=here, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
@@ -320,7 +320,7 @@ def test_a_terminal_that_goes_away_leaves_the_file(model, here):
     assert not list(here.glob(f"{PREFIX}*"))
 
 
-def test_where_the_end_of_the_terminal_is_ignored_it_stays_so():
+def test_a_sighup_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Stop():
@@ -336,7 +336,7 @@ def test_where_the_end_of_the_terminal_is_ignored_it_stays_so():
 # Files
 
 
-def test_on_a_full_disk_what_fits_is_kept_in_whole_characters_and_told(here):
+def test_on_a_full_disk_the_whole_characters_that_fit_are_kept(here):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_001, before[1]))
     try:
@@ -354,7 +354,7 @@ def fill(path):
             file.write("é")
 
 
-def test_what_ends_the_writing_leaves_what_was_written(here):
+def test_an_exception_keeps_what_was_written(here):
     def stopped():
         with kept(here / "drawn") as file:
             file.write("text")
@@ -365,7 +365,7 @@ def test_what_ends_the_writing_leaves_what_was_written(here):
     assert (here / "drawn").read_text() == "text"
 
 
-def test_a_file_that_came_meanwhile_is_left_and_the_text_too(here):
+def test_a_file_that_appeared_meanwhile_is_kept_and_the_text_too(here):
     def met():
         with kept(here / "drawn") as file:
             (here / "drawn").write_text("mine")
@@ -379,14 +379,14 @@ def test_a_file_that_came_meanwhile_is_left_and_the_text_too(here):
     assert ours.parent.name in str(error.value)
 
 
-def test_a_name_as_long_as_names_can_be_is_written(model, here):
+def test_a_name_of_the_greatest_length_is_written(model, here):
     name = "n" * 255
     assert drawn(model, "--output", name).exit_code == 0
     assert len((here / name).read_text()) == 30
 
 
 @pytest.mark.parametrize("words", [("--pattern", "wrong"), ("--allow", "x")])
-def test_what_fails_leaves_no_file(model, here, words):
+def test_a_failure_leaves_no_file(model, here, words):
     (here / "wrong").write_text("xyz")
     arguments = ("--model", model, "--random-seed", 1, "--output", "drawn", *words)
     assert invoke("sample", *arguments).exit_code == 1
@@ -413,14 +413,14 @@ def test_what_fails_leaves_no_file(model, here, words):
         ("", ""),
     ],
 )  # fmt: skip
-def test_a_seed_to_advise_is_of_the_text(text, seed):
+def test_an_advised_seed_is_from_the_text(text, seed):
     assert seed_of(text) == seed
     assert seed in text
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("text", ["ACGTTGCAAC" * 80, "בראשית ברא אלהים את השמים\n" * 40, "--flag\n" * 200])
-def test_the_advice_after_training_works_as_it_is_printed(here, text):
+def test_the_command_printed_after_training_works(here, text):
     (here / "book.txt").write_text(text, "utf-8")
     result = invoke("train", "book.txt", *SMALL, "--steps", 5)
     advice = result.stdout.splitlines()[-1].removeprefix("done; write with: ")
@@ -442,20 +442,20 @@ def test_the_advice_after_training_works_as_it_is_printed(here, text):
         ("", ""),
     ],
 )
-def test_escapes_are_read(typed, meant):
+def test_escapes_are_replaced(typed, meant):
     assert sample.unescaped(typed) == meant
 
 
 @pytest.mark.parametrize("typed", ["\\", r"a\q", r"\x4", r"\u123", r"\U00110000", r"\ud800", r"\N{BULLET}", "\\\n"])
 @pytest.mark.parametrize("option", ["--seed", "--stop"])
-def test_what_is_no_escape_is_refused_in_a_line(model, typed, option):
+def test_an_invalid_escape_is_refused_in_one_line(model, typed, option):
     result = drawn(model, "-e", option, typed)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("Error: ")
     assert r"is no escape that -e reads: \n, \t" in result.stderr.splitlines()[-1]
 
 
-def test_seeds_stops_and_separators_have_escapes_where_they_are_asked_for(model, here):
+def test_escapes_are_replaced_in_seeds_stops_and_separators(model, here):
     assert drawn(model, "-e", "--seed", r"the\n").stdout.startswith("the\n")
     record = json.loads(drawn(model, "-e", "--seed", "a", "--stop", r"\n", "--stop", r"\x6f", "--json").stdout)
     assert record["settings"]["stop"] == ["\n", "o"]

@@ -22,20 +22,20 @@ class Text(HTMLParser):
         self.text += data if self.inside else ""
 
 
-def test_a_page_holds_the_whole_text_as_it_is_and_nothing_from_elsewhere():
+def test_a_page_holds_the_exact_text_and_no_links():
     text = 'a <b> & "é" 漢\n😀'
     parser = Text()
     parser.feed(page("x & y", "1 < 2", [(c, 0.1) for c in text]))
     assert (parser.text, parser.links, parser.classes) == (text, [], [])
 
 
-def test_a_character_is_shaded_by_its_bits_and_like_neighbours_together():
+def test_a_character_is_shaded_by_its_bits_and_equal_neighbours_together():
     parser = Text()
     parser.feed(page("", "", [("a", 0.0), ("b", 0.7), ("c", 1.0), ("d", 2.1), ("e", 99.0)]))
     assert parser.classes == ["b1", "b3", "b12"]  # 1.01 and 1.44 bits, 3.03, and what is off the scale
 
 
-def test_the_less_expected_is_the_redder():
+def test_the_more_surprising_is_the_redder():
     assert shade("a", 0.1) == "a"
     shades = [re.findall(r"48;5;(\d+)m", shade("a", nats)) for nats in (1, 2, 4, 9)]
     assert [len(found) for found in shades] == [1] * 4
