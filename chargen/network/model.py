@@ -22,7 +22,7 @@ class CharLM(keras.Model):  # type: ignore[misc]
     """Embedding, L LSTM layers and a dense layer of logits, for any batch size and window.
 
     With an ``output_rank`` R in its configuration, the last layer's kernel is a product of (H, R) and (R, V) (Sainath
-    et al. 2013), which large vocabularies are trained faster with; a model file is read as one with the whole kernel.
+    et al. 2013), which large vocabularies are trained faster with; `ModelFile.for_inference` makes it whole.
     """
 
     def __init__(
