@@ -46,7 +46,7 @@ HOSTILE: list[object] = [
 
 
 @pytest.mark.long
-def test_a_thousand_damaged_files_are_read_as_they_were_or_refused_in_a_line(here, fake):
+def test_a_thousand_damaged_files_are_read_unchanged_or_refused_in_one_line(here, fake):
     campaign = Campaign(here)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(MUTATIONS):

@@ -70,18 +70,18 @@ HEADERS = [
 
 
 @pytest.mark.parametrize(("change", "words"), HEADERS)
-def test_a_header_that_cannot_be_true_is_refused_though_its_checksum_is_right(model, change, words):
+def test_an_invalid_header_is_refused_although_its_checksum_is_right(model, change, words):
     changed(model, change)
     refused(invoke("sample", "--model", model, "--length", 5), str(model), *words)
 
 
-def test_a_model_that_is_only_changed_and_sealed_again_is_read(model):
+def test_a_changed_model_with_a_new_checksum_is_read(model):
     changed(model, valued("summary", "step", value=8))
     assert ModelFile.read(model).summary["step"] == 8
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device", "a socket", "30 GB", "nothing", "a dangling link"])
-def test_what_is_no_regular_file_of_a_plausible_size_is_refused_at_once(model, kind, monkeypatch):
+def test_a_model_that_is_no_regular_file_or_too_large_is_refused_without_reading(model, kind, monkeypatch):
     monkeypatch.chdir(model.parent)
     model.unlink()
     if kind == "a pipe":
@@ -105,7 +105,7 @@ def test_what_is_no_regular_file_of_a_plausible_size_is_refused_at_once(model, k
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
-def test_a_file_that_is_longer_than_its_header_says_is_not_read(model):
+def test_a_file_longer_than_its_header_says_is_not_read(model):
     os.truncate(model, SPARSE)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ChargenError, match="no such file of chargen's has more"):
@@ -116,7 +116,7 @@ def test_a_file_that_is_longer_than_its_header_says_is_not_read(model):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
-def test_all_of_a_model_is_under_the_checksum(model):
+def test_the_checksum_covers_every_byte_of_a_model(model):
     data = model.read_bytes()
     for place in range(0, len(data), 13):
         model.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
@@ -136,7 +136,7 @@ PROGRESS = [
 
 
 @pytest.mark.parametrize(("name", "value"), PROGRESS)
-def test_a_checkpoint_whose_progress_cannot_be_is_refused_by_name(run, name, value):
+def test_invalid_progress_in_a_checkpoint_is_refused_by_its_field(run, name, value):
     changed(run.checkpoint_path, valued("summary", "progress", name, value=value))
     refused(invoke("train", "--resume", run.path), "checkpoint.safetensors", f"summary.progress.{name}")
 
@@ -160,14 +160,14 @@ def test_a_checkpoint_whose_progress_cannot_be_is_refused_by_name(run, name, val
         (valued("kind", value="model"), ["not a checkpoint"]),
     ],
 )
-def test_a_checkpoint_that_cannot_be_is_refused(run, change, words):
+def test_an_invalid_checkpoint_is_refused(run, change, words):
     before = run.config_path.read_bytes()
     changed(run.checkpoint_path, change)
     refused(invoke("train", "--resume", run.path), "checkpoint.safetensors", *words)
     assert run.config_path.read_bytes() == before
 
 
-def test_a_checkpoint_of_a_run_that_begins_with_a_model_has_neither_moments_nor_state(run):
+def test_the_checkpoint_of_a_run_that_starts_from_a_model_has_neither_moments_nor_state(run):
     file = Checkpoint.read(run.checkpoint_path)
     Checkpoint(file.weights, file.vocabulary, file.config, file.summary, {}).write(run.checkpoint_path)
     assert run.checkpoint().extra == {}
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_a_run_that_begins_with_a_model_has_neither_moments_nor_
 
 @pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.safetensors", "config.json", "metrics.jsonl"])
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device", "30,"])
-def test_a_run_with_something_else_in_place_of_a_file_is_refused_at_once(run, name, kind):
+def test_a_run_with_something_else_in_place_of_a_file_is_refused_without_reading(run, name, kind):
     path = run.path / name
     path.unlink()
     if kind == "a pipe":
@@ -254,7 +254,7 @@ CONFIGS: list[tuple[tuple[str, ...], object, str]] = [
 
 
 @pytest.mark.parametrize(("names", "value", "word"), CONFIGS)
-def test_a_configuration_that_cannot_be_is_refused_by_the_name_of_its_field(run, names, value, word):
+def test_an_invalid_configuration_is_refused_by_its_field(run, names, value, word):
     told = json.loads(run.config_path.read_text())
     place = told
     for name in names[:-1]:
@@ -266,7 +266,7 @@ def test_a_configuration_that_cannot_be_is_refused_by_the_name_of_its_field(run,
 
 
 @pytest.mark.parametrize("part", ["", "model", "train", "execution"])
-def test_a_configuration_without_one_of_its_fields_is_refused(run, part):
+def test_a_configuration_with_a_missing_field_is_refused(run, part):
     told = json.loads(run.config_path.read_text())
     for name in told[part] if part else told:
         one = json.loads(run.config_path.read_text())
@@ -282,14 +282,14 @@ def written(path, text):
 
 
 @pytest.mark.parametrize("content", ["", "{", NESTED, '{"format": ' + "9" * 5000 + "}", "\ufeff{}", "{}{}"])
-def test_a_configuration_that_is_no_json_is_refused(run, content):
+def test_a_configuration_that_is_not_json_is_refused(run, content):
     run.config_path.write_text(content)
     refused(invoke("train", "--resume", run.path), "config.json is damaged")
     run.config_path.write_bytes(b"\xff\xfe")
     refused(invoke("train", "--resume", run.path), "config.json is damaged")
 
 
-def test_a_configuration_names_files_that_are_not_utf8(run):
+def test_a_configuration_may_name_files_that_are_not_utf8(run):
     """Python has a lone surrogate for each byte of a name that is none."""
     told = json.loads(run.config_path.read_text())
     run.config_path.write_text(json.dumps({**told, "files": ["/caf\udce9.txt"], "name": "caf\udce9"}))
@@ -297,7 +297,7 @@ def test_a_configuration_names_files_that_are_not_utf8(run):
     refused(invoke("train", "--resume", run.path), "is gone")
 
 
-def test_a_configuration_names_files_that_no_disk_has(run):
+def test_a_configuration_with_impossible_file_names_is_refused(run):
     told = json.loads(run.config_path.read_text())
     run.config_path.write_text(json.dumps({**told, "files": ["x" * 10_000]}))
     assert invoke("train", "--resume", run.path).exit_code == 1
@@ -319,14 +319,14 @@ VALUES = [
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_line_of_the_metrics_that_is_no_record_is_named(run, line):
+def test_an_invalid_line_of_the_metrics_is_refused_by_its_number(run, line):
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
     refused(invoke("plot", run.path, "--output", run.path / "a.svg"), "metrics.jsonl is damaged: line 3")
 
 
 @pytest.mark.parametrize(("name", "value"), VALUES)
-def test_a_value_of_the_metrics_that_cannot_be_is_named(run, name, value):
+def test_an_invalid_value_in_the_metrics_is_refused_by_its_field(run, name, value):
     path = run.path / "metrics.jsonl"
     first, last = path.read_text().splitlines()
     path.write_text(f"{first}\n{json.dumps({**json.loads(last), name: value})}\n")

@@ -60,7 +60,7 @@ def state(model, tmp_path):
         (lambda table, told, arrays: NESTED, ["not a file of chargen's"]),
     ],
 )
-def test_a_state_that_cannot_be_is_refused(model, state, change, words):
+def test_an_invalid_state_is_refused(model, state, change, words):
     if words == ["not a file of chargen's"]:
         state.write_bytes(state.read_bytes().replace(b'{\\"checksum', b'{\\"a\\": ' + NESTED.encode() + b"\\"))
     else:
@@ -68,7 +68,7 @@ def test_a_state_that_cannot_be_is_refused(model, state, change, words):
     refused(invoke("sample", "--model", model, "--length", 5, "--load-state", state), str(state), *words)
 
 
-def test_a_state_is_not_saved_over_anything_else(model, state, tmp_path):
+def test_a_state_replaces_no_other_file(model, state, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "big").touch()
     os.truncate(tmp_path / "big", SPARSE)
@@ -99,12 +99,12 @@ def resaved(name, change):
     return made
 
 
-def told(*, sealed=True, **values):
-    """Return a change of the cache's corpus.json, whose checksum is right again if it is sealed."""
+def told(*, with_new_checksum=True, **values):
+    """Return a change of the cache's corpus.json, ``with_new_checksum`` or its old one."""
 
     def made(folder):
         data = json.dumps({**json.loads((folder / "corpus.json").read_text()), **values}).encode()
-        (folder / "corpus.json").write_bytes(with_checksum(data) if sealed else data)
+        (folder / "corpus.json").write_bytes(with_checksum(data) if with_new_checksum else data)
 
     return made
 
@@ -139,9 +139,9 @@ CACHES = [
     resaved("starts.npy", lambda starts: starts.astype(np.float64)),
     resaved("starts.npy", lambda starts: starts[:1]),
     resaved("starts.npy", lambda starts: starts[:0]),
-    told(notes=["new"], sealed=False),
-    told(unknown="a", sealed=False),
-    told(checksum="0", sealed=False),
+    told(notes=["new"], with_new_checksum=False),
+    told(unknown="a", with_new_checksum=False),
+    told(checksum="0", with_new_checksum=False),
     told(vocabulary=7),
     told(vocabulary="ab"),
     told(unknown="x"),
@@ -183,7 +183,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, number):
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_a_text_that_only_the_run_has_is_refused_when_it_is_damaged(here, number):
+def test_a_damaged_text_that_only_the_run_has_is_refused(here, number):
     settings = TrainConfig(steps=100)
     corpus = replace(read(["book.txt"], settings), files=("-",))
     run = Run.create(here / "run", plan(Request(SHAPE, settings, {"steps"}), corpus, Machine(1e11)), corpus)

@@ -17,7 +17,7 @@ from tests.files.conftest import AT_ONCE, at_once, failing, left, mode, names
 # ---- files -------------------------------------------------------------------------------------------------------
 
 
-def test_files_of_the_users_and_links_are_left_whatever_their_names(tmp_path):
+def test_the_users_files_and_links_are_left_whatever_their_names(tmp_path):
     (tmp_path / "poem").write_text("roses")
     (tmp_path / ".a.txt.new").write_text("mine")
     (tmp_path / ".b.txt.new").symlink_to("poem")
@@ -29,13 +29,13 @@ def test_files_of_the_users_and_links_are_left_whatever_their_names(tmp_path):
     assert names(tmp_path) == [".a.txt.new", ".b.txt.new", "a.txt", "b.txt", "file", "lock", "poem", "work"]
 
 
-def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
+def test_a_file_with_the_longest_possible_name_is_written(tmp_path):
     write_beside(tmp_path / ("n" * 255), b"drawn")
     assert names(tmp_path) == ["n" * 255]
 
 
 @pytest.mark.usefixtures("umask")
-def test_a_new_file_has_ordinary_permissions_and_one_that_replaces_another_has_that_ones(tmp_path):
+def test_a_new_file_has_ordinary_permissions_and_a_replacement_keeps_the_old_ones(tmp_path):
     write_beside(tmp_path / "a", b"1")
     assert mode(tmp_path / "a") == 0o640
     for permissions in (0o600, 0o664, 0o444):
@@ -44,13 +44,13 @@ def test_a_new_file_has_ordinary_permissions_and_one_that_replaces_another_has_t
         assert mode(tmp_path / "a") == permissions
 
 
-def test_what_becomes_a_file_is_nobody_elses_to_read_before(tmp_path):
+def test_an_unfinished_file_cannot_be_read_by_others(tmp_path):
     with temporary(tmp_path) as folder:
         assert mode(folder) == 0o700
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_new_file_replaces_nothing_not_even_what_came_meanwhile(tmp_path, monkeypatch, links):
+def test_a_new_file_replaces_nothing_even_if_it_appeared_meanwhile(tmp_path, monkeypatch, links):
     if not links:
 
         def link(*_):
@@ -69,7 +69,7 @@ def test_a_new_file_replaces_nothing_not_even_what_came_meanwhile(tmp_path, monk
     assert names(tmp_path) == ["broken", "file", "folder", "new"]
 
 
-def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path):
+def test_a_link_is_replaced_but_not_its_target(tmp_path):
     (tmp_path / "poem").write_text("roses")
     (tmp_path / "a").symlink_to("poem")
     write_beside(tmp_path / "a", b"drawn")
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
     assert contents(tmp_path) == {"f": b"old"}
 
 
-def test_files_are_brought_to_the_disk_before_they_have_their_names(tmp_path, monkeypatch):
+def test_files_are_synced_before_they_are_renamed(tmp_path, monkeypatch):
     order: list[str] = []
     monkeypatch.setattr("os.fsync", lambda file: order.append("sync"))
     monkeypatch.setattr("os.replace", lambda *names: order.append("rename"))
@@ -97,7 +97,7 @@ def test_files_are_brought_to_the_disk_before_they_have_their_names(tmp_path, mo
 # ---- temporary folders -------------------------------------------------------------------------------------------
 
 
-def test_a_temporary_folder_goes_in_the_end_with_all_that_is_in_it_unless_it_is_kept(tmp_path):
+def test_a_temporary_folder_is_removed_with_its_contents_unless_it_is_kept(tmp_path):
     for one, stays in ((False, []), (True, ["log"])):
         with temporary(tmp_path) as folder:
             (folder / "deep" / "deeper").mkdir(parents=True)
@@ -112,7 +112,7 @@ def test_a_temporary_folder_goes_in_the_end_with_all_that_is_in_it_unless_it_is_
     assert (folder / "log").read_text() == "words"
 
 
-def test_what_a_kill_has_left_is_removed_and_only_that(tmp_path):
+def test_only_what_a_killed_process_left_is_swept(tmp_path):
     left(tmp_path)
     (tmp_path / f"{PREFIX}{1:016x}").mkdir()  # a kill between two operations
     others = {f"{PREFIX}poems", "chargen-0123456789abcdef", ".chargen", f"{PREFIX}{2:016x}.txt", f"{PREFIX}{'F' * 16}"}
@@ -130,7 +130,7 @@ def test_what_a_kill_has_left_is_removed_and_only_that(tmp_path):
     assert (tmp_path / ".chargen" / "lock").exists()
 
 
-def test_the_folder_of_a_process_that_lives_stays(tmp_path):
+def test_the_folder_of_a_living_process_is_not_swept(tmp_path):
     program = (
         "import sys; from pathlib import Path; from chargen.files.disk import temporary\n"
         "with temporary(Path(sys.argv[1])) as folder: print(folder, flush=True); sys.stdin.read()"
@@ -148,14 +148,14 @@ def test_the_folder_of_a_process_that_lives_stays(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_of_another_users_folders_none_is_touched(tmp_path, monkeypatch):
+def test_other_users_folders_are_not_swept(tmp_path, monkeypatch):
     folder = left(tmp_path)
     monkeypatch.setattr("os.geteuid", lambda: folder.stat().st_uid + 1)
     sweep(tmp_path)
     assert folder.exists()
 
 
-def test_where_there_are_no_locks_files_are_written_and_nothing_is_swept(tmp_path, monkeypatch):
+def test_without_locks_files_are_written_but_nothing_is_swept(tmp_path, monkeypatch):
     def none(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -165,7 +165,7 @@ def test_where_there_are_no_locks_files_are_written_and_nothing_is_swept(tmp_pat
     assert names(tmp_path) == [folder.name, "a"]
 
 
-def test_a_folder_that_another_process_sweeps_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
     touch = Path.touch
     swept: list[Path] = []
 
@@ -181,7 +181,7 @@ def test_a_folder_that_another_process_sweeps_before_it_is_locked_is_made_again(
     assert len(swept) == 2
 
 
-def test_processes_that_write_and_sweep_at_once_disturb_nobody(tmp_path):
+def test_processes_that_write_and_sweep_at_the_same_time_do_no_harm(tmp_path):
     numbers = itertools.count()
 
     def work():
@@ -193,7 +193,7 @@ def test_processes_that_write_and_sweep_at_once_disturb_nobody(tmp_path):
     assert contents(tmp_path) == {str(number): b"39" for number in range(AT_ONCE)}
 
 
-def test_folders_that_were_made_for_nothing_are_removed_again(tmp_path):
+def test_new_folders_that_stay_empty_are_removed_again(tmp_path):
     (tmp_path / "before").mkdir()
     for name in ("a/b/c", "before", "before/d"):
         with made(tmp_path / name):
@@ -208,7 +208,7 @@ def test_folders_that_were_made_for_nothing_are_removed_again(tmp_path):
         pass
 
 
-def test_a_folder_takes_a_name_only_if_nothing_but_an_empty_folder_has_it(tmp_path):
+def test_a_folder_replaces_nothing_but_an_empty_folder(tmp_path):
     for name in ("one", "two", "full"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()

@@ -22,7 +22,7 @@ from tests.files.conftest import AT_ONCE, at_once, config_of, failing, left, mod
 # ---- runs --------------------------------------------------------------------------------------------------------
 
 
-def test_trainings_that_begin_at_once_get_a_name_each(corpus, here):
+def test_runs_that_are_made_at_the_same_time_get_different_names(corpus, here):
     config = config_of(corpus)
     for round in range(1, 6):
         paths = [run.path.name for run in at_once(lambda: Run.create(None, config, corpus))]
@@ -34,7 +34,7 @@ def test_trainings_that_begin_at_once_get_a_name_each(corpus, here):
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_of_trainings_that_begin_at_once_in_one_folder_one_begins(corpus, here, there):
+def test_one_of_several_runs_in_the_same_folder_is_made(corpus, here, there):
     config = config_of(corpus)
     if there:
         (here / "mine").mkdir()
@@ -50,7 +50,7 @@ def test_of_trainings_that_begin_at_once_in_one_folder_one_begins(corpus, here, 
 
 
 @pytest.mark.long
-def test_processes_that_begin_at_once_get_a_name_each(corpus, here):
+def test_processes_that_make_runs_at_the_same_time_get_different_names(corpus, here):
     program = (
         "import os, sys, time; from chargen.store.run import Run; from chargen.text.corpus import read\n"
         "from tests.files.conftest import AT_ONCE, config_of\n"
@@ -78,7 +78,7 @@ def test_processes_that_begin_at_once_get_a_name_each(corpus, here):
     assert all(Run(path).config.name == "book" for path in Path("runs").iterdir())
 
 
-def test_a_name_that_a_file_or_a_broken_link_has_is_passed_over(corpus, here):
+def test_a_name_that_a_file_or_a_broken_link_has_is_skipped(corpus, here):
     (here / "runs").mkdir()
     (here / "runs" / "book").write_text("a book")
     (here / "runs" / "book-2").symlink_to("nowhere")
@@ -87,7 +87,7 @@ def test_a_name_that_a_file_or_a_broken_link_has_is_passed_over(corpus, here):
 
 @pytest.mark.parametrize(("name", "number"), [("_sync", 1), ("_sync", 2), ("_replace", 1), ("_replace", 2)])
 @pytest.mark.parametrize("path", [None, "mine", "empty"])
-def test_a_run_that_cannot_be_written_leaves_nothing_and_names_itself(corpus, here, monkeypatch, name, number, path):
+def test_a_failed_creation_of_a_run_leaves_nothing_and_names_it(corpus, here, monkeypatch, name, number, path):
     if path == "empty":
         (here / "empty").mkdir()
     before = names(here)
@@ -98,7 +98,7 @@ def test_a_run_that_cannot_be_written_leaves_nothing_and_names_itself(corpus, he
     assert path != "empty" or names(here / "empty") == []
 
 
-def test_an_empty_folder_in_which_a_start_was_killed_is_still_an_empty_folder(corpus, here):
+def test_what_a_killed_start_leaves_in_an_empty_folder_does_not_count(corpus, here):
     (here / "mine").mkdir()
     left(here / "mine")
     assert names(Run.create(Path("mine"), config_of(corpus), corpus).path) == ["config.json"]
@@ -112,7 +112,7 @@ def finished(run):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["_sync", "_replace"])
-def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on_to_the_same_bytes(here, fake, monkeypatch, name):
+def test_after_a_full_disk_at_any_write_a_run_resumes_to_the_same_bytes(here, fake, monkeypatch, name):
     def train(run):
         words = ["--resume", run] if run.exists() else ["book.txt", "--run", run, *SMALL, "--steps", 12]
         return invoke("train", *words)
@@ -140,7 +140,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on_to_the_same_
     assert not list(here.rglob(f"{PREFIX}*"))
 
 
-def test_a_run_that_was_killed_after_its_last_save_has_nothing_left_to_do(here, fake, monkeypatch):
+def test_a_run_that_was_killed_after_its_last_save_is_finished(here, fake, monkeypatch):
     class Killed(BaseException):
         """In place of a signal that ends the process."""
 
@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_after_its_last_save_has_nothing_left_to_do(here, 
 
 
 @pytest.mark.parametrize("words", [[], ["--run", "mine"], ["--run", "deep/mine"], ["--run", "empty"], ["-"]])
-def test_a_start_that_fails_leaves_no_run_that_would_be_the_newest(corpus, here, monkeypatch, words):
+def test_a_failed_start_leaves_no_run(corpus, here, monkeypatch, words):
     def gone(*_):
         raise ChargenError("this worker can't join the others")
 
@@ -186,7 +186,7 @@ def test_a_start_that_fails_leaves_no_run_that_would_be_the_newest(corpus, here,
     assert str(newest()) == "runs/older"
 
 
-def test_a_folder_that_is_taken_is_refused_before_the_text_is_read(here):
+def test_an_existing_folder_is_refused_before_the_text_is_read(here):
     (here / "mine").mkdir()
     (here / "mine" / "poem").write_text("roses")
     (here / "book.txt").write_bytes(b"a\0b")
@@ -215,7 +215,7 @@ def wait_for(condition):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_while_standard_input_is_read_leaves_nothing_of_it(here, temporaries, number):
+def test_a_signal_during_reading_removes_the_copy_of_standard_input(here, temporaries, number):
     process = reading(here)
     wait_for(lambda: any(path.stat().st_size > 500_000 for path in temporaries.rglob("stdin")))
     process.send_signal(number)
@@ -226,7 +226,7 @@ def test_a_signal_while_standard_input_is_read_leaves_nothing_of_it(here, tempor
     assert not (here / "runs").exists()
 
 
-def test_what_a_kill_leaves_of_standard_input_the_next_start_removes(here, temporaries):
+def test_the_next_start_removes_the_copy_of_standard_input_that_a_kill_left(here, temporaries):
     process = reading(here)
     wait_for(lambda: any(path.stat().st_size > 500_000 for path in temporaries.rglob("stdin")))
     process.kill()
@@ -237,7 +237,7 @@ def test_what_a_kill_leaves_of_standard_input_the_next_start_removes(here, tempo
     assert names(temporaries) == []
 
 
-def test_what_a_kill_leaves_in_the_cache_is_removed_though_the_text_is_there(here):
+def test_what_a_kill_left_in_the_cache_is_removed_although_the_text_is_cached(here):
     read(["book.txt"], cache=here / "cache")
     left(here / "cache")
     read(["book.txt"], cache=here / "cache")
@@ -260,7 +260,7 @@ def worker(monkeypatch):
     return run
 
 
-def test_the_logs_of_workers_that_did_well_are_removed(here, temporaries, worker):
+def test_the_logs_of_successful_workers_are_removed(here, temporaries, worker):
     result = worker("print('all well')")
     assert result.exit_code == 0
     assert f"is in {temporaries}" in result.stdout
@@ -268,7 +268,7 @@ def test_the_logs_of_workers_that_did_well_are_removed(here, temporaries, worker
 
 
 @pytest.mark.parametrize("failing_one", [0, 1])
-def test_the_logs_are_kept_and_named_where_a_worker_failed(here, temporaries, worker, failing_one):
+def test_the_logs_are_kept_and_named_if_a_worker_failed(here, temporaries, worker, failing_one):
     program = (
         "import time\nnumber = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
         "print('my last words', flush=True)\nopen(f'said-{number}', 'x')\n"
@@ -295,7 +295,7 @@ def test_the_logs_are_kept_and_named_where_a_worker_failed(here, temporaries, wo
     ],
 )
 @pytest.mark.usefixtures("copied")
-def test_what_a_command_writes_has_ordinary_permissions_and_spares_the_users_hidden_files(here, umask, words, name):
+def test_output_files_have_ordinary_permissions_and_hidden_files_are_left(here, umask, words, name):
     (here / f".{name}.new").write_text("mine")
     before = names(here)
     assert invoke(*words, name).exit_code == 0
@@ -305,7 +305,7 @@ def test_what_a_command_writes_has_ordinary_permissions_and_spares_the_users_hid
 
 
 @pytest.mark.usefixtures("copied")
-def test_a_file_that_comes_while_a_picture_is_drawn_is_left(here, monkeypatch):
+def test_a_file_that_appears_while_a_picture_is_drawn_is_left(here, monkeypatch):
     def curves(*_):
         (here / "curves.svg").write_text("mine")
         return b"drawn"
@@ -321,7 +321,7 @@ def disagreement(*_):
     raise ChargenError("the exported model does not agree with the model")
 
 
-def test_an_export_that_fails_leaves_no_folder_and_one_that_does_leaves_no_other(here, copied, monkeypatch):
+def test_a_failed_export_leaves_no_folder_and_a_successful_one_only_its_own(here, copied, monkeypatch):
     words = ["export", "--format", "numpy"]
     for output, folder in (([], copied / "exports"), (["--output", "deep/site"], here / "deep")):
         with monkeypatch.context() as patch:
@@ -336,7 +336,7 @@ def test_an_export_that_fails_leaves_no_folder_and_one_that_does_leaves_no_other
     assert names(left_there) == [".book.numpy.new", "book.numpy", "book.numpy.md"]
 
 
-def test_an_export_replaces_nothing_that_came_meanwhile_unless_it_is_forced(here, copied, monkeypatch):
+def test_an_export_replaces_nothing_that_appeared_meanwhile_unless_forced(here, copied, monkeypatch):
     def slow(*_):
         (copied / "exports" / "book.numpy").mkdir()
         (copied / "exports" / "book.numpy" / "poem").write_text("roses")

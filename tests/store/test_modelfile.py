@@ -90,7 +90,7 @@ def changed(path, change):
         (lambda h: h["model"].update(layers=3), "damaged"),
     ],
 )
-def test_another_version_and_a_damaged_header_are_refused(model, tmp_path, change, message):
+def test_a_later_format_and_a_damaged_header_are_refused(model, tmp_path, change, message):
     model.write(tmp_path / "m")
     changed(tmp_path / "m", change)
     with pytest.raises(ChargenError, match=message):
@@ -104,7 +104,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         ModelFile.read(tmp_path)
 
 
-def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     write_beside(tmp_path / "f", b"old")
 
     def full(_):
@@ -132,7 +132,7 @@ def test_the_unknown_character_is_never_drawn_and_a_checkpoint_keeps_what_was_le
     assert (kept.weights["dense/bias"] == model.weights["dense/bias"]).all()
 
 
-def test_a_grown_model_says_of_old_characters_what_it_said(model):
+def test_a_model_with_an_extended_vocabulary_keeps_the_logits_of_the_old_characters(model):
     vocabulary = Vocabulary("\n!a字😀🧑")
     weights = extend_vocabulary(model, vocabulary, 1)
     old, new = Clone(model.weights, model.vocabulary), Clone(weights, vocabulary)

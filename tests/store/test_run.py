@@ -23,7 +23,7 @@ def made(corpus, path=None):
     )
 
 
-def test_a_run_is_named_after_its_text_and_never_takes_the_place_of_another(corpus):
+def test_a_run_is_named_after_its_text_and_never_replaces_another(corpus):
     assert [str(made(corpus).path) for _ in range(3)] == ["runs/book", "runs/book-2", "runs/book-3"]
 
 
@@ -109,7 +109,7 @@ def test_metrics_are_a_line_each(corpus):
     assert (run.path / "metrics.jsonl").read_text().count("\n") == 2
 
 
-def test_a_run_is_finished_until_a_new_schedule_starts_where_it_ended(corpus):
+def test_a_finished_run_stays_finished_until_a_new_schedule_starts_there(corpus):
     run = made(corpus)
     assert not run.finished(Progress(step=run.config.stop - 1))
     assert run.finished(Progress(step=run.config.stop, finished=True))

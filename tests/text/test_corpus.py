@@ -53,7 +53,7 @@ def test_marks_line_ends_and_composition_are_normalised(data, encoding, text):
         ("a\0b".encode("utf-16"), "utf-16", "binary file"),
     ],
 )
-def test_what_is_no_text_is_refused_with_the_reason(data, encoding, message):
+def test_a_file_that_is_not_a_text_is_refused_with_the_reason(data, encoding, message):
     with pytest.raises(ChargenError, match=message):
         decode(data, "a file", encoding)
 
@@ -95,7 +95,7 @@ def test_the_bundled_book_is_there_and_long_enough():
     assert counts.min() >= 3, "a character of the book is too rare to be learnt"
 
 
-def test_the_hash_tells_texts_apart_and_not_files(tmp_path):
+def test_the_hash_distinguishes_texts_and_not_files(tmp_path):
     for name, data in {"a": b"one two\n", "b": b"one two\r\n", "c": b"one twO\n"}.items():
         (tmp_path / name).write_bytes(data)
     a, b, c = (read([str(tmp_path / name)]).sha256 for name in "abc")
@@ -123,7 +123,7 @@ def written(folder, **texts):
     return [str(folder / f"{name}.txt") for name in texts]
 
 
-def test_documents_keep_their_borders_unless_they_are_joined(tmp_path):
+def test_documents_stay_apart_unless_they_are_joined(tmp_path):
     paths = written(tmp_path, a="one", b="two\n", c="three")
     corpus = read(paths)
     assert corpus.vocabulary.decode(corpus.ids) == "one\ntwo\nthree"
@@ -144,7 +144,7 @@ def test_parts_know_where_their_documents_begin(tmp_path):
     assert (train.starts.tolist(), validation.starts.tolist()) == ([8, 11], [])
 
 
-def test_validation_has_an_end_however_long_the_text(tmp_path):
+def test_validation_has_a_largest_size(tmp_path):
     corpus = read(written(tmp_path, a="0123456789" * 10))
     assert [len(part.ids) for part in corpus.split(TrainConfig(validation=0.1, held_out=5))] == [95, 5]
     assert [len(part.ids) for part in corpus.split(TrainConfig(validation=0.1, held_out=50))] == [90, 10]
@@ -155,7 +155,7 @@ def folder_of(corpus):
     return Path(str(corpus.ids.filename)).parent
 
 
-def test_what_was_read_is_kept_and_mapped_and_found_again(tmp_path, monkeypatch):
+def test_a_text_is_cached_and_mapped_and_found_again(tmp_path, monkeypatch):
     paths = written(tmp_path, a="one\n", b="two\n")
     first = read(paths, cache=tmp_path / "cache")
     plain = read(paths)
@@ -176,7 +176,7 @@ def test_what_was_read_is_kept_and_mapped_and_found_again(tmp_path, monkeypatch)
         {"encoding": "latin-1"},
     ],
 )
-def test_other_options_and_another_text_are_kept_apart(tmp_path, change):
+def test_other_options_and_other_texts_are_cached_separately(tmp_path, change):
     paths = written(tmp_path, a="one\n", b="two\n")
     first = read(paths, cache=tmp_path / "cache")
     assert folder_of(read(paths, TrainConfig(**change), cache=tmp_path / "cache")) != folder_of(first)
@@ -187,7 +187,7 @@ def test_other_options_and_another_text_are_kept_apart(tmp_path, change):
     assert again.vocabulary.decode(again.ids) == "one\nowt\n"
 
 
-def test_a_killed_build_leaves_nothing_half_made_and_two_at_once_do_no_harm(tmp_path):
+def test_a_killed_build_leaves_no_half_made_corpus_and_two_at_once_do_no_harm(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
     written(folder, **{f"t{n}": "some words and more\n" * 20_000 for n in range(20)})
@@ -226,13 +226,13 @@ def test_rare_characters_become_one_that_is_unknown(tmp_path):
     assert whole.vocabulary.unknown is None
 
 
-def test_characters_that_are_known_before_stay(tmp_path):
+def test_characters_of_a_known_vocabulary_are_never_rare(tmp_path):
     corpus = read(written(tmp_path, a="bbc"), TrainConfig(min_count=2), Vocabulary("acx"))
     assert corpus.vocabulary.characters == "abcx"
     assert read(written(tmp_path, a="bb"), None, Vocabulary("a\ufffd", "\ufffd")).vocabulary.unknown == "\ufffd"
 
 
-def test_a_binary_file_in_a_folder_leaves_no_trace_even_when_that_shows_late(tmp_path):
+def test_a_binary_file_leaves_no_trace_even_if_it_is_recognised_late(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     late = "Ω" * 100_000
@@ -253,14 +253,14 @@ def test_a_large_vocabulary_is_read_as_it_grows(tmp_path):
     assert corpus.vocabulary.decode(corpus.ids) == text
 
 
-def test_where_the_platforms_cache_cannot_be_written_texts_are_in_memory(tmp_path, monkeypatch):
+def test_without_a_writable_cache_texts_are_kept_in_memory(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert cache_folder(TrainConfig()) is None
     assert cache_folder(TrainConfig(cache=str(tmp_path / "own"))) == tmp_path / "own"
 
 
-def test_reading_tells_how_far_it_is(tmp_path):
+def test_reading_reports_its_progress(tmp_path):
     told: list[int] = []
     corpus = read(written(tmp_path, a="x" * 200_000, b="y\n"), advance=told.append)
     assert len(told) > 3
@@ -309,7 +309,7 @@ def test_a_pipe_is_read_once_and_a_file_that_changes_meanwhile_is_refused(tmp_pa
     assert again.vocabulary.decode(again.ids) == "one\n"
 
 
-def test_a_folder_of_hidden_files_holds_no_text_and_rare_characters_alone_are_none(tmp_path):
+def test_a_folder_of_hidden_files_and_a_text_of_rare_characters_are_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / ".hidden").write_text("x")
     with pytest.raises(ChargenError, match="holds no text files"):

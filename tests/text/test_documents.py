@@ -73,7 +73,7 @@ def test_composition_does_not_depend_on_where_blocks_end(characters, size):
 
 
 @pytest.mark.usefixtures("block")
-def test_an_error_tells_the_place_in_the_file_whatever_the_blocks(tmp_path):
+def test_an_error_names_the_offset_in_the_file_for_any_block_size(tmp_path):
     (tmp_path / "text").write_bytes("añb".encode() + b"cd\xe9e")
     with pytest.raises(ChargenError, match=r"byte 0xe9 at offset 6 is invalid"):
         read(tmp_path / "text")
@@ -103,7 +103,7 @@ def test_compressed_files_are_read_and_damaged_ones_named(tmp_path, suffix, comp
 
 @pytest.mark.parametrize(("before", "after"), [TODAY, EARLIER, ETEXT])
 @pytest.mark.parametrize(("size", "times"), [(1, 1), (7, 1), (1 << 14, 1), (1 << 14, 10_000), (999, 10_000)])
-def test_what_stands_around_a_book_of_project_gutenberg_is_left_out(tmp_path, monkeypatch, before, after, size, times):
+def test_the_header_and_licence_of_project_gutenberg_are_left_out(tmp_path, monkeypatch, before, after, size, times):
     monkeypatch.setattr("chargen.text.documents.BLOCK_BYTES", size)
     book = BOOK * times
     (tmp_path / "text").write_text(before + book + after)
@@ -113,12 +113,12 @@ def test_what_stands_around_a_book_of_project_gutenberg_is_left_out(tmp_path, mo
     assert read(tmp_path / "text") == before + book + after
 
 
-def test_books_that_were_put_together_are_all_kept(tmp_path):
+def test_all_books_of_a_joined_file_are_kept(tmp_path):
     (tmp_path / "text").write_text("".join(before + BOOK + after for before, after in (TODAY, EARLIER, TODAY)))
     assert read(tmp_path / "text", left_out=[]) == (BOOK.rstrip() + "\n") * 3
 
 
-def test_a_book_that_tells_of_project_gutenberg_is_whole(tmp_path):
+def test_a_book_that_mentions_project_gutenberg_is_kept_whole(tmp_path):
     words = "He read it at Project Gutenberg, where books START and END ***.\n" * 2000
     (tmp_path / "text").write_text(words)
     left_out: list[int] = []
@@ -138,7 +138,7 @@ def test_patterns_stand_for_the_files_that_match_in_order(tmp_path):
         assert [Path(source.name).name for source in found] == ["a.txt", "b.txt"]
 
 
-def test_what_follows_a_book_at_length_is_no_licence_and_stays(tmp_path):
+def test_a_long_text_after_a_book_is_kept(tmp_path):
     own = "My own words about it.\n" * 5000
     (tmp_path / "text").write_text(TODAY[0] + BOOK + TODAY[1] + own)
     assert read(tmp_path / "text", left_out=[]).endswith(own)

@@ -22,7 +22,7 @@ def test_the_alphabet_in_two_streams_of_three():
     assert first.x.dtype == np.int32
 
 
-def test_between_epochs_a_row_goes_on_with_what_the_row_below_has_read():
+def test_between_epochs_a_row_continues_with_the_text_of_the_row_below():
     streams = Streams(np.arange(26, dtype=np.uint8), 2, 3)
     rows = [letters(streams.read(position).x) for position in range(8)]
     assert "".join(row[0] for row in rows) == "abcdefghijkl" + "mnopqrstuvwx"
@@ -60,7 +60,7 @@ def test_streams_are_contiguous_and_y_is_x_one_later(characters, batch_size, seq
 
 
 @given(st.integers(2, 5000), st.integers(1, 64), st.integers(1, 128))
-def test_sizes_that_fit_waste_little_of_the_text(characters, batch_size, seq_length):
+def test_fitting_sizes_waste_little_of_the_text(characters, batch_size, seq_length):
     batch, length = fit(characters, batch_size, seq_length)
     assert 1 <= batch <= batch_size
     assert 1 <= length <= seq_length
@@ -72,7 +72,7 @@ def test_the_sizes_asked_for_are_kept_where_they_fit():
     assert fit(100_000, 16, 64) == (16, 64)
 
 
-def test_sizes_that_do_not_fit_are_refused_with_some_that_do():
+def test_sizes_that_do_not_fit_are_refused_with_some_that_fit():
     with pytest.raises(ChargenError, match=r"100 characters.*--batch-size (\d+) --seq-length (\d+)") as refusal:
         Streams(np.zeros(100, np.uint8), 16, 64)
     words = str(refusal.value).split()
@@ -80,7 +80,7 @@ def test_sizes_that_do_not_fit_are_refused_with_some_that_do():
     assert Streams(np.zeros(100, np.uint8), batch, length).windows
 
 
-def test_where_a_document_begins_the_state_restarts_at_once_or_inside_a_window():
+def test_the_state_restarts_where_a_document_begins():
     streams = Streams(np.arange(26, dtype=np.uint8), 2, 3, np.array([6, 13, 14, 25]))  # g, n, o; z is not read
     windows = [streams.read(position) for position in range(8)]
     assert [w.begins.tolist() for w in windows[:4]] == [[True, True], [False] * 2, [True, False], [False] * 2]
@@ -96,7 +96,7 @@ def test_where_a_document_begins_the_state_restarts_at_once_or_inside_a_window()
 
 
 @given(st.lists(st.integers(1, 199), unique=True, max_size=12), st.integers(1, 5), st.integers(1, 9))
-def test_every_document_that_is_read_begins_once_in_an_epoch(starts, batch_size, seq_length):
+def test_every_document_begins_once_in_an_epoch(starts, batch_size, seq_length):
     streams = Streams(np.arange(200, dtype=np.uint8), batch_size, seq_length, np.array(sorted(starts), np.int64))
     begun = []
     for position in range(streams.windows, 2 * streams.windows):
@@ -109,7 +109,7 @@ def test_every_document_that_is_read_begins_once_in_an_epoch(starts, batch_size,
     assert sorted(begun) == [0, *sorted(s for s in starts if s < 199 - streams.dropped)]
 
 
-def test_windows_that_are_read_ahead_are_those_that_are_read():
+def test_windows_read_ahead_are_the_same():
     streams = Streams(np.arange(200, dtype=np.uint8), 3, 7, np.array([50]))
     ahead = streams.read_ahead(5)
     for position in range(5, 25):

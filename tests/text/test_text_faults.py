@@ -19,12 +19,12 @@ MARKS = "\u0301\u0323\u0308\u0344\u0345\u05b8\u3099"
 @given(
     st.text("e\u0301\u0323\u0344\u05b8か\u3099\uac00", min_size=1, max_size=20), st.integers(1, 60), st.integers(1, 60)
 )
-def test_many_marks_in_a_row_are_composed_as_ever(characters, times, others):
+def test_many_marks_in_a_row_are_composed_as_by_unicodedata(characters, times, others):
     text = characters * times + MARKS * others + characters
     assert decode(text.encode(), "text") == unicodedata.normalize("NFC", text)
 
 
-def test_marks_without_end_take_time_in_proportion():
+def test_endless_marks_take_time_in_proportion_to_their_number():
     """Sixteen times as many took 256 times as long."""
 
     def seconds(count):
@@ -64,7 +64,7 @@ OWN = "These are my own words about it.\n\n" * 30
         OWN + SMALL_PRINT + OWN,
     ],
 )
-def test_what_may_be_no_header_and_no_licence_stays(tmp_path, text):
+def test_a_doubtful_header_or_licence_is_kept(tmp_path, text):
     (tmp_path / "text").write_text(text)
     corpus = read([str(tmp_path / "text")])
     assert corpus.vocabulary.decode(corpus.ids) == text
@@ -80,7 +80,7 @@ def test_what_may_be_no_header_and_no_licence_stays(tmp_path, text):
         ("The Project Gutenberg Etext of Nights\n" + SMALL_PRINT + OWN, OWN),
     ],
 )
-def test_headers_and_licences_go_and_nothing_else_does(tmp_path, text, kept):
+def test_headers_and_licences_are_left_out_and_nothing_else(tmp_path, text, kept):
     (tmp_path / "text").write_text(text)
     corpus = read([str(tmp_path / "text")])
     assert corpus.vocabulary.decode(corpus.ids).split() == kept.split()
@@ -113,7 +113,7 @@ def test_each_file_is_read_once_whatever_links_to_it(library, pattern):
     assert corpus.vocabulary.decode(corpus.ids) == "first\nthird\nsecond\n"
 
 
-def test_a_pattern_finds_what_its_parts_say(library):
+def test_a_pattern_matches_part_by_part(library):
     def found(pattern):
         return [str(path.relative_to(library)) for path in expanded(str(library / pattern))]
 
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_read_is_named(library, monkeypatch):
     assert f"{library / 'sub'} is not readable (Permission denied): left out" in corpus.notes
 
 
-def test_a_folder_may_mix_encodings_that_tell_themselves_and_what_is_no_text_is_named(tmp_path):
+def test_a_folder_may_mix_encodings_with_marks_and_files_that_are_no_texts_are_named(tmp_path):
     (tmp_path / "1.txt").write_text("one é\n", "utf-8")
     (tmp_path / "2.txt").write_text("two é\n", "utf-16")
     (tmp_path / "3.pdf").write_bytes(b"%PDF-1.7 \xe2\xe3\xcf\xd3 without a NUL")
@@ -152,7 +152,7 @@ def test_a_folder_may_mix_encodings_that_tell_themselves_and_what_is_no_text_is_
     ]
 
 
-def test_a_text_with_replacement_characters_of_its_own_keeps_them_beside_the_unknown_one(tmp_path):
+def test_a_text_with_replacement_characters_gets_another_unknown_character(tmp_path):
     (tmp_path / "text").write_text("a\ufffdb" * 50 + "x" + "a\ufffdb" * 5, "utf-8")
     corpus = read([str(tmp_path / "text")], TrainConfig(min_count=3))
     assert corpus.vocabulary.characters == "ab\ufdd0\ufffd"
@@ -160,7 +160,7 @@ def test_a_text_with_replacement_characters_of_its_own_keeps_them_beside_the_unk
     assert np.bincount(corpus.ids).tolist() == [55, 55, 1, 55]
 
 
-def test_a_seed_file_is_read_by_its_mark_and_one_without_is_told_what_to_do(trained, here):
+def test_a_seed_file_is_read_by_its_mark_and_the_error_without_one_gives_advice(trained, here):
     (here / "seed").write_text("the cat", "utf-16")
     base = ["sample", "--model", trained, "--length", 5, "--temperature", 0, "--seed-file", "seed"]
     assert invoke(*base).stdout.startswith("the cat")
@@ -171,7 +171,7 @@ def test_a_seed_file_is_read_by_its_mark_and_one_without_is_told_what_to_do(trai
     assert "--encoding" not in result.stderr
 
 
-def test_a_text_is_composed_and_told_so_unless_it_is_to_stay_as_it_is(fake, here):
+def test_a_text_is_composed_with_a_note_unless_normalisation_is_off(fake, here):
     words = "cafe\u0301 and \u05d1\u05bc\u05b7, "
     (here / "text").write_text(words * 60, "utf-8")
     composed = read(["text"])
