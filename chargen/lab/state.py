@@ -110,7 +110,7 @@ def correlate(cells: Any, values: Any) -> Any:
 
 
 def followed(found: Sequence[Follower], least: int) -> Conclusion:
-    """Conclude whether at least so many cells follow something."""
+    """Conclude whether at least ``least`` cells follow something."""
     names = [(one.follows, f"{one.feature} (cell {one.cell}, {one.again:+.2f})") for one in found]
     hits, misses = ([name for follows, name in names if follows is which] for which in (True, False))
     return Conclusion(
