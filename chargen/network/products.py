@@ -217,14 +217,14 @@ def prepare(kernel: tf.Tensor, recurrent_kernel: tf.Tensor, rows: Collection[int
     stored = stored_type(execution)
     right = stored == tf.uint16 and uses_onednn(execution)
     packed = right and all(packs(count, *recurrent_kernel.shape) for count in set(rows))
-    forward = _arrange(recurrent_kernel, stored, not right and is_large(recurrent_kernel), packed)
-    backward = _arrange(recurrent_kernel, stored, right, packed)
-    return Prepared(convert(kernel, stored), forward, backward)
 
+    def arranged(transposed: bool) -> tf.Tensor:
+        if transposed or packed:
+            return _arranged(recurrent_kernel, stored, transposed, packed)
+        return convert(recurrent_kernel, stored)
 
-def _arrange(kernel: tf.Tensor, stored: tf.DType, transposed: bool, packed: bool) -> tf.Tensor:
-    """Return a recurrent kernel (H, F) float32 stored, transposed and packed as told."""
-    return _arranged(kernel, stored, transposed, packed) if transposed or packed else convert(kernel, stored)
+    forward = arranged(transposed=not right and is_large(recurrent_kernel))
+    return Prepared(convert(kernel, stored), forward, backward=arranged(transposed=right))
 
 
 @compiled  # type: ignore[untyped-decorator]

@@ -123,14 +123,14 @@ def test_a_dropout_mask_is_a_function_of_seed_step_layer_and_row(shape):
     assert len(np.unique(whole.reshape(6, -1), axis=0)) == 6
 
 
-def test_a_rate_that_is_known_late_makes_the_same_mask_and_one_of_0_blanks_nothing():
+def test_a_rate_may_be_a_tensor_and_a_rate_of_0_drops_nothing():
     draw = Draw(1, 0, tf.constant(3, tf.int64))
-    late = tf.function(lambda rate: dropout_mask(rate, (4, 3, 5), draw))
-    assert (late(tf.constant(0.25)).numpy() == dropout_mask(0.25, (4, 3, 5), draw).numpy()).all()
-    assert (late(tf.constant(0.0)).numpy() == np.ones((4, 3, 5))).all()
+    by_tensor = tf.function(lambda rate: dropout_mask(rate, (4, 3, 5), draw))
+    assert (by_tensor(tf.constant(0.25)).numpy() == dropout_mask(0.25, (4, 3, 5), draw).numpy()).all()
+    assert (by_tensor(tf.constant(0.0)).numpy() == np.ones((4, 3, 5))).all()
 
 
-def test_a_dropout_mask_keeps_the_share_and_the_mean():
+def test_a_dropout_mask_has_its_rate_and_a_mean_of_1():
     mask = dropout_mask(0.25, (50, 20, 40), Draw(1, 0, tf.constant(0, tf.int64))).numpy()
     assert set(np.unique(mask)) == {0, np.float32(1 / 0.75)}
     assert (mask == 0).mean() == pytest.approx(0.25, abs=0.01)

@@ -10,7 +10,7 @@ from chargen.network.products import has_onednn, packs, project
 from tests.network.equations import apart, normal
 
 LOOP, ONEDNN16 = Execution("loop"), Execution("onednn", "bfloat16")
-pytestmark = pytest.mark.xdist_group("unroll")  # which compiles the same products
+pytestmark = pytest.mark.xdist_group("unroll")  # the same products are compiled once
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def unknown_order():
     packs.cache_clear()
 
 
-def test_a_kernel_in_another_order_than_onednn_takes_is_found_out(monkeypatch, unknown_order):
+def test_a_kernel_in_an_order_that_onednn_does_not_read_is_detected(monkeypatch, unknown_order):
     if "amx_bf16" in processor_features() and has_onednn("bfloat16"):
         assert packs(8, 128, 512)
         packs.cache_clear()
