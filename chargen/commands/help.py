@@ -13,6 +13,7 @@ from chargen.commands.common import Command
 from chargen.commands.manual import OPTIONS, PAGE_WIDTH, TOPICS, page
 from chargen.terminal import is_terminal
 
+MARKS = str.maketrans("", "", "`*")
 COMMENT = re.compile(r"<!--.*?-->\n?", re.S)
 LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
@@ -64,7 +65,7 @@ def summary(markdown: str) -> str:
     """Return the heading of a page and the first sentence after it, without marks."""
     heading, text = LINK.sub(r"\1", COMMENT.sub("", markdown)).split("\n\n", 2)[:2]
     sentence = re.split(r"(?<=[.:?!])\s", text, maxsplit=1)[0]
-    return " ".join(f"{heading.removeprefix('# ')}. {sentence}".replace("`", "").split())
+    return " ".join(f"{heading.removeprefix('# ')}. {sentence}".translate(MARKS).split())
 
 
 def command_names(ctx: click.Context) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 from markdown_it.token import Token
@@ -15,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from chargen.commands.manual import PAGE_WIDTH
+from chargen.commands.manual import PAGE_WIDTH, TOPICS
 from chargen.terminal import is_terminal, width
 
-UNDERLINES = {"h1": "=", "h2": "-"}  # of headings where there are no styles
+UNDERLINES = {"h1": "=", "h2": "-"}  # below a heading, which has to stand out without styles too
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)  # a line below a table's head
-STYLES = {"h1": "bold underline", "h2": "bold", "h3": "bold", "code": "cyan", "code_block": "cyan"}
+STYLES = {"h1": "bold", "h2": "bold", "h3": "bold", "code": "cyan", "code_block": "cyan"}
 
 
 def rendered(markdown: str) -> str:
@@ -35,12 +36,12 @@ def rendered(markdown: str) -> str:
 
 
 class PlainHeading(Heading):
-    """A heading at the left, underlined by characters where there are no styles."""
+    """A heading at the left, underlined by characters."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""
         yield self.text
-        if console.color_system is None and self.tag in UNDERLINES:
+        if self.tag in UNDERLINES:
             yield Text(UNDERLINES[self.tag] * min(self.text.cell_len, options.max_width))
 
 
@@ -56,7 +57,8 @@ class IndentedCode(CodeBlock):
             yield code
         else:
             code.stylize("markdown.code_block")
-            yield Padding(code, (0, 0, 0, 2))
+            longest = max(map(len, code.plain.split("\n")))
+            yield Padding(code, (0, 0, 0, max(0, min(2, options.max_width - longest))))  # rather than break a line
 
 
 class RuledTable(TableElement):
@@ -95,19 +97,19 @@ class Page(Markdown):
 
 
 def _linked(tokens: Sequence[Token]) -> Iterator[Token]:
-    """Yield a paragraph's tokens without its links to pages and files, and without its pictures."""
-    target = None
-    for token in tokens:
-        if token.type == "image":
-            yield Token("text", "", 0, content=f"(picture: {token.content})")
-        elif token.type == "link_open" and not str(token.attrs["href"]).startswith("http"):
-            target = str(token.attrs["href"])
+    """Yield a paragraph's tokens; links to pages become the commands that show them, pictures their descriptions."""
+    target, named = None, False
+    for token, following in pairwise([*tokens, Token("end", "", 0)]):
+        if token.type == "link_open" and not str(token.attrs["href"]).startswith("http"):
+            target = str(token.attrs["href"]).partition("#")[0].removesuffix(".md")
+            named = following.content.lower() == target  # [speed](speed.md): the command says it all
         elif token.type == "link_close" and target is not None:
-            name, _, _ = target.partition("#")
-            if name.endswith(".md") and "/" not in name:
-                yield Token("text", "", 0, content=" (")
-                yield Token("code_inline", "code", 0, content=f"chargen help {name.removesuffix('.md')}")
-                yield Token("text", "", 0, content=")")
-            target = None
-        else:
+            if target in TOPICS:
+                yield Token("text", "", 0, content="" if named else " (")
+                yield Token("code_inline", "code", 0, content=f"chargen help {target}")
+                yield Token("text", "", 0, content="" if named else ")")
+            target, named = None, False
+        elif token.type == "image":
+            yield Token("text", "", 0, content=f"(picture: {token.content})")
+        elif not named:
             yield token
