@@ -57,15 +57,17 @@ def topics(ctx: click.Context) -> str:
     formatter = ctx.make_formatter()
     formatter.write_text("The manual. Read a page with: chargen help TOPIC")
     formatter.write_paragraph()
-    formatter.write_dl([(topic, summary(page(topic))) for topic in TOPICS])
+    formatter.write_dl([(topic, summary(topic, page(topic))) for topic in TOPICS])
     return formatter.getvalue().rstrip("\n")
 
 
-def summary(markdown: str) -> str:
-    """Return the heading of a page and the first sentence after it, without marks."""
+def summary(topic: str, markdown: str) -> str:
+    """Return the heading of a page, unless it is the topic, and the first sentence after it, without marks."""
     heading, text = LINK.sub(r"\1", COMMENT.sub("", markdown)).split("\n\n", 2)[:2]
-    sentence = re.split(r"(?<=[.:?!])\s", text, maxsplit=1)[0]
-    return " ".join(f"{heading.removeprefix('# ')}. {sentence}".translate(MARKS).split())
+    heading = heading.removeprefix("# ")
+    sentence = "" if text.startswith("#") else re.split(r"(?<=[.?!])\s", text, maxsplit=1)[0].removesuffix(":")
+    parts = [f"{heading}."] * (heading.lower() != topic) + [sentence]
+    return " ".join(" ".join(parts).translate(MARKS).split())
 
 
 def command_names(ctx: click.Context) -> list[str]:

@@ -116,7 +116,9 @@ def test_only_what_is_longer_than_the_terminal_gets_a_pager(terminal, monkeypatc
 def test_without_a_topic_all_are_listed():
     listed = invoke("help").output
     assert re.findall(r"^(\w+)  ", listed, re.M) == list(TOPICS)
-    assert manual.summary(PAGE) == "The head of a page. Its first sentence is here."
+    assert manual.summary("plot", PAGE) == "The head of a page. Its first sentence is here."
+    assert manual.summary("speed", "# Speed\n\nIt *is*\n[fast](x.md):\n\nso\n") == "It is fast"
+    assert manual.summary("faq", "# Questions\n\n## Why?\n\nSo.\n") == "Questions."
 
 
 @pytest.mark.parametrize("name", ["train", "bench train", "bench"])
