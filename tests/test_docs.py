@@ -83,10 +83,10 @@ def test_every_command_parses(words, here):
         (here / pattern.replace("**/", "").replace("*", "a")).touch()
     if words[:1] == ["help"]:
         words = ["help", "--help"] if " ".join(words[1:]) in {"", *TOPICS} else [*words[1:], "--help"]
-    for _ in words:  # once for each file that it may name
+    for _ in ["", *words]:  # once for each file that it may name
         try:
             return parse(main, words)
-        except click.exceptions.Exit:  # --help
+        except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):  # it shows help
             return None
         except click.BadParameter as error:
             missing = re.search(r"(File|Directory|Path) '(.+)' does not exist", error.message)

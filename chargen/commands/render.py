@@ -68,7 +68,7 @@ class RuledTable(TableElement):
         """Yield the table that rich makes, in another box."""
         for table in super().__rich_console__(console, options):
             assert isinstance(table, Table)
-            table.box, table.show_edge = RULE, False
+            table.box, table.show_edge, table.pad_edge, table.collapse_padding = RULE, False, False, True
             yield table
 
 

@@ -13,6 +13,7 @@ from chargen.commands.bench import bench
 from chargen.commands.manual import TOPICS, page, topic_of
 from chargen.commands.render import rendered
 from chargen.terminal import columns
+from tests.commands.test_terminal_faults import in_terminal
 from tests.conftest import invoke
 from tests.test_docs import leaves
 
@@ -111,6 +112,13 @@ def test_only_what_is_longer_than_the_terminal_gets_a_pager(terminal, monkeypatc
         with redirect_stdout(terminal):
             manual.show("\n".join("a" * lines))
     assert len(paged) == 1
+
+
+def test_a_topic_on_a_real_terminal_fits_it(tmp_path):
+    code, lines = in_terminal("help", "training", cwd=tmp_path, PAGER="cat", TERM="xterm")
+    assert code == 0
+    assert lines[0].endswith("Training")
+    assert max(map(columns, lines)) <= 80
 
 
 def test_without_a_topic_all_are_listed():
