@@ -8,9 +8,10 @@ import click
 
 from chargen import __version__
 from chargen.commands.bench import bench
-from chargen.commands.common import in_one_line, show_error
+from chargen.commands.common import Group, in_one_line, show_error
 from chargen.commands.eval import evaluate
 from chargen.commands.export import export
+from chargen.commands.help import show_help
 from chargen.commands.lab import lab
 from chargen.commands.launch import launch
 from chargen.commands.plot import plot
@@ -19,7 +20,7 @@ from chargen.commands.train import train
 from chargen.process import INTERRUPTED
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The commands. Standing alone they end with an exit code, and with one line on standard error if they fail."""
 
     def main(self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
@@ -41,11 +42,18 @@ class Commands(click.Group):
         sys.exit(code)
 
 
-@click.group(cls=Commands, epilog='Begin with: chargen train book.txt, then: chargen sample --seed "The"')
+@click.group(cls=Commands, epilog="The manual: chargen help. The options of a command: chargen train --help.")
 @click.version_option(__version__, prog_name="chargen")
 def main() -> None:
-    """Train a character-level LSTM on a book, and let it write in the book's style."""
+    """Train a character-level LSTM on a book, and let it write in the book's style.
+
+    \b
+    Begin with:
+      chargen train book.txt       train for 10 minutes; Ctrl-C stops earlier
+      chargen sample --seed "The"  write text that begins with these words
+      chargen help start           read how to go on
+    """
 
 
-for command in (train, launch, sample, evaluate, plot, export, lab, bench):
+for command in (train, sample, evaluate, plot, export, launch, lab, bench, show_help):
     main.add_command(command)

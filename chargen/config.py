@@ -18,6 +18,8 @@ def option(
     default: Any,
     help: str,
     *,
+    group: str = "",
+    metavar: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
     exclusive: bool = False,
@@ -28,13 +30,15 @@ def option(
 ) -> Any:
     """Declare a field that is also a command-line option.
 
-    ``minimum`` and ``maximum`` are the ends of its range; ``exclusive`` excludes both. ``choices``, if there are any,
-    are the only values. A ``planned`` option is chosen by `training.plan` unless it is given. An ``on_resume`` option
+    ``group`` is the heading under which --help lists it, ``metavar`` the name of its value there. ``minimum`` and
+    ``maximum`` are the ends of its range; ``exclusive`` excludes both. ``choices``, if there are any, are the only
+    values. A ``planned`` option is chosen by `training.plan` unless it is given. An ``on_resume`` option
     may be given with --resume. An ``inherited`` one may not be given with --from, as the parent model has it.
     """
+    shown = {"help": help, "group": group, "metavar": metavar}
     limits = {"minimum": minimum, "maximum": maximum, "exclusive": exclusive, "choices": choices}
     uses = {"planned": planned, "on_resume": on_resume, "inherited": inherited}
-    return field(default=default, metadata={"help": help, **uses, **limits})
+    return field(default=default, metadata={**shown, **uses, **limits})
 
 
 class Config:
@@ -87,12 +91,17 @@ def _declared(
 class ModelConfig(Config):
     """The shape of the network. With the size of the vocabulary it determines the shape of every weight."""
 
-    layers: int = option(1, "Number of LSTM layers.", minimum=1, maximum=1000, inherited=True)
-    units: int = option(384, "Units of each LSTM layer.", minimum=1, maximum=2**16, planned=True, inherited=True)
-    embedding: int = option(64, "Size of the character embedding.", minimum=1, maximum=2**16, inherited=True)
+    layers: int = option(1, "Number of LSTM layers.", group="Network", minimum=1, maximum=1000, inherited=True)
+    units: int = option(
+        384, "Units of each LSTM layer.", group="Network", minimum=1, maximum=2**16, planned=True, inherited=True
+    )
+    embedding: int = option(
+        64, "Size of the character embedding.", group="Network", minimum=1, maximum=2**16, inherited=True
+    )
     output_rank: int = option(
         0,
-        "Rank of the output layer's kernel, which is trained as two factors; 0: full rank.",
+        "Rank of the output layer; 0 is full rank.",
+        group="Network",
         minimum=0,
         maximum=2**16,
         planned=True,
@@ -107,6 +116,7 @@ class TrainConfig(Config):
     minutes: float | None = option(
         None,
         "Training time; 10 unless --epochs or --steps is given.",
+        group="How long",
         minimum=0,
         maximum=1e6,
         exclusive=True,
@@ -115,72 +125,115 @@ class TrainConfig(Config):
     epochs: float | None = option(
         None,
         "Passes over the training text, instead of --minutes.",
+        group="How long",
         minimum=0,
         maximum=1e6,
         exclusive=True,
         on_resume=True,
     )
     steps: int | None = option(
-        None, "Updates of the weights, instead of --minutes.", minimum=1, maximum=10**12, on_resume=True
+        None,
+        "Updates of the weights, instead of --minutes.",
+        group="How long",
+        minimum=1,
+        maximum=10**12,
+        on_resume=True,
     )
     batch_size: int = option(
-        64, "Streams: contiguous parts of the text that are read side by side.", minimum=1, planned=True
+        64,
+        "Streams: parts of the text read side by side.",
+        group="Optimisation",
+        minimum=1,
+        planned=True,
     )
     seq_length: int = option(
-        64, "Window: characters through which the gradient is propagated back.", minimum=1, planned=True
+        64,
+        "Window: characters through which the gradient is propagated back.",
+        group="Optimisation",
+        minimum=1,
+        planned=True,
     )
     learning_rate: float = option(
         0.014,
-        "Highest learning rate of Adam, between a warm-up and a cosine decay.",
+        "Peak learning rate (warm-up, cosine decay).",
+        group="Optimisation",
         minimum=0,
         maximum=10,
         exclusive=True,
         planned=True,
     )
     # Both are None until the number of steps is known, and 0 until then. A run given minutes has to be measured first.
-    dropout: float | None = option(0.1, "Dropout rate on each layer's outputs.", minimum=0, maximum=0.95, planned=True)
+    dropout: float | None = option(
+        0.1, "Dropout rate on each layer's outputs.", group="Optimisation", minimum=0, maximum=0.95, planned=True
+    )
     weight_drop: float | None = option(
         0.0,
-        "Dropout rate on the recurrent kernels, redrawn at each step (weight drop).",
+        "Dropout rate on the recurrent kernels.",
+        group="Optimisation",
         minimum=0,
         maximum=0.95,
         planned=True,
     )
     clip_norm: float = option(
-        1.0, "Highest gradient norm; longer gradients are scaled down to it.", minimum=0, maximum=1e6, exclusive=True
+        1.0,
+        "Norm to which longer gradients are scaled.",
+        group="Optimisation",
+        minimum=0,
+        maximum=1e6,
+        exclusive=True,
     )
     validation: float = option(
-        0.1, "Fraction of the text, at its end, used for validation.", minimum=0, maximum=1, exclusive=True
+        0.1,
+        "Fraction of the text, at its end, used for validation.",
+        group="Text",
+        minimum=0,
+        maximum=1,
+        exclusive=True,
     )
     # Half a million characters are scored in at most half a minute, and their bpc is within 0.005 of a longer text's.
-    held_out: int | None = option(500_000, "Most characters used for validation.", minimum=2)
+    held_out: int | None = option(500_000, "Most characters used for validation.", group="Text", minimum=2)
     patience: int | None = option(
-        None, "Stop after this many validations without improvement.", minimum=1, on_resume=True
+        None, "Stop after this many validations without improvement.", group="How long", minimum=1, on_resume=True
     )
     random_seed: int = option(
-        0, "Number for the random generator of initial weights and dropout.", minimum=0, maximum=2**63 - 1
+        0,
+        "Seed of initial weights and dropout.",
+        group="Optimisation",
+        minimum=0,
+        maximum=2**63 - 1,
     )
-    encoding: str = option("utf-8", "Encoding of the text files.")
-    join: bool = option(False, "Carry the state from one file into the next, instead of resetting it at each file.")
-    keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.")
+    encoding: str = option("utf-8", "Encoding of the text files.", group="Text")
+    join: bool = option(False, "Carry the state from one file into the next.", group="Text")
+    keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.", group="Text")
     min_count: int = option(
-        1, "Replace characters that occur less often by one unknown character, which is never drawn.", minimum=1
+        1,
+        "Replace characters that occur less often by one unknown character, which is never drawn.",
+        group="Text",
+        minimum=1,
     )
     normalize: str = option(
-        "nfc", "Unicode normalization of the text; none leaves it unchanged.", choices=("nfc", "none")
+        "nfc", "Unicode normalization of the text; none leaves it unchanged.", group="Text", choices=("nfc", "none")
     )
     cache: str | None = option(
-        None, "Folder for the cached texts of all runs; by default the platform's cache folder.", on_resume=True
+        None,
+        "Folder for the cached texts of all runs; by default the platform's cache folder.",
+        group="Where it is kept",
+        metavar="FOLDER",
+        on_resume=True,
     )
     precision: str = option(
         "auto",
         "Number format of the matrix products; auto chooses the faster one of the processor.",
+        group="Machine",
         choices=("auto", "float32", "bfloat16"),
     )
-    threads: int | None = option(None, "Processor cores to use; by default all.", minimum=1, maximum=1024)
+    threads: int | None = option(
+        None, "Processor cores to use; by default all.", group="Machine", minimum=1, maximum=1024
+    )
     distribute: str = option(
         "none",
         "Train in this process alone, on all its GPUs (mirrored), or as one of the workers in TF_CONFIG.",
+        group="Machine",
         choices=("none", "mirrored", "workers"),
         on_resume=True,
     )
@@ -203,24 +256,48 @@ class Execution(Config):
 class SampleConfig(Config):
     """How text is drawn from a model."""
 
-    length: int = option(1000, "Characters to write after the seed.", minimum=0)
-    allow: str | None = option(None, "Regular expression of the characters that may be drawn, such as '[a-z ]'.")
-    forbid: str | None = option(None, "Regular expression of the characters that may not be drawn.")
+    length: int = option(1000, "Characters to write after the seed.", group="Length", minimum=0)
+    allow: str | None = option(
+        None,
+        "Regular expression of the characters that may be drawn, such as '[a-z ]'.",
+        group="Drawing",
+        metavar="REGEX",
+    )
+    forbid: str | None = option(
+        None, "Regular expression of the characters that may not be drawn.", group="Drawing", metavar="REGEX"
+    )
     temperature: float = option(
         0.7,
         "Sampling temperature: below 1 sharpens the distribution; 0 always takes the most likely character.",
+        group="Drawing",
         minimum=0,
         maximum=100,
     )
-    top_k: int | None = option(None, "Keep the K most likely characters (top-k).", minimum=1)
+    top_k: int | None = option(
+        None, "Keep the K most likely characters (top-k).", group="Drawing", metavar="K", minimum=1
+    )
     top_p: float | None = option(
-        None, "Keep the most likely characters whose probabilities add up to P (top-p).", minimum=0, maximum=1
+        None,
+        "Keep the most likely characters whose probabilities add up to P (top-p).",
+        group="Drawing",
+        metavar="P",
+        minimum=0,
+        maximum=1,
     )
     min_p: float | None = option(
-        None, "Keep characters at least P times as probable as the most likely one (min-p).", minimum=0, maximum=1
+        None,
+        "Keep characters at least P times as probable as the most likely one (min-p).",
+        group="Drawing",
+        metavar="P",
+        minimum=0,
+        maximum=1,
     )
     random_seed: int | None = option(
-        None, "Seed of the random generator: the same number draws the same text.", minimum=0, maximum=2**63 - 1
+        None,
+        "Seed of the random generator: the same number draws the same text.",
+        group="Drawing",
+        minimum=0,
+        maximum=2**63 - 1,
     )
 
 

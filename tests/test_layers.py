@@ -83,6 +83,8 @@ def test_tensorflow_stays_below_its_line(module):
         ["train", "--help"],
         ["export", "--help"],
         ["lab"],
+        ["help"],
+        ["help", "training"],
         ["sample", "--seed", "the ", "--length", "5", "--model"],
     ],
 )

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from chargen.commands.common import UNROLLS, Command, configured, options, quiet, say
+from chargen.commands.common import UNROLLS, Command, Group, configured, options, quiet, say
 from chargen.config import ModelConfig, TrainConfig
 
 
-@click.group()
+@click.group(cls=Group, short_help="Measure speed and memory, beside other programs.")
 def bench() -> None:
     """Measure the speed of chargen and of what people would use instead, in alternating rounds."""
 
@@ -26,6 +26,7 @@ def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
 @bench.command(
     "train",
     cls=Command,
+    short_help="Training steps, beside stock Keras and PyTorch.",
     epilog="""
     chargen bench train
     chargen bench train --layers 2 --units 512 --batch-size 64 --torch
@@ -89,6 +90,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
 @bench.command(
     "scale",
     cls=Command,
+    short_help="Training by 1, 2 and 4 workers.",
     epilog="""
     chargen bench scale
     chargen bench scale book.txt --units 1024 --batch-size 128 --json
@@ -125,6 +127,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
 @bench.command(
     "sample",
     cls=Command,
+    short_help="Sampling, beside stock Keras.",
     epilog="""
     chargen bench sample
     chargen bench sample --model runs/book --json
@@ -169,6 +172,7 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
 @bench.command(
     "corpus",
     cls=Command,
+    short_help="Reading a large text.",
     epilog="""
     chargen bench corpus
     chargen bench corpus --megabytes 1000 --files 10000 --json

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from chargen import ChargenError, process
+from chargen.commands.manual import topic_of
 from chargen.config import Config
 from chargen.terminal import fitted, shown
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Config)
 UNROLLS = {"keras": "Keras's layers", "loop": "compiled loops", "onednn": "compiled loops with oneDNN's products"}
+NAMES_WIDTH = 19  # columns of an option's names in help; longer ones have a line of their own
+NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps a default on one line while help is wrapped
 MESSAGE_LENGTH = 300  # most characters of a line on standard error
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # errors of a write to an open file
 
@@ -88,14 +91,93 @@ def show_error(error: click.ClickException) -> None:
     say(text.getvalue().removesuffix("\n"), indent=None, err=True)
 
 
+class Option(click.Option):
+    """An option of a configuration, which --help lists in its field's group."""
+
+    def __init__(self, *args: Any, group: str = "", **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self.group = group
+
+
 class Command(click.Command):
-    """A command whose examples are not wrapped."""
+    """A command whose help lists its options in groups, and its examples without wrapping them.
+
+    ``groups`` maps a group's title to the parameters in it, in a text; an `Option` is added to its own group. The
+    groups are listed in this order, and then the options of none.
+    """
+
+    def __init__(self, *args: Any, groups: Mapping[str, str] | None = None, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self._groups = groups or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group."""
+        of = {name: title for title, names in self._groups.items() for name in names.split()}
+        groups: dict[str, list[tuple[str, str]]] = {title: [] for title in [*self._groups, "Options"]}
+        for option in self.params:
+            if isinstance(option, click.Option):
+                title = of.get(option.name or "") or getattr(option, "group", "") or "Options"
+                groups.setdefault(title, []).append(_help_record(option))
+        groups["Options"] = groups.pop("Options")  # the last one
+        names = (name for records in groups.values() for name, _ in records)
+        widest = max((len(name) for name in names if len(name) <= NAMES_WIDTH), default=0)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl([(name.ljust(widest), text) for name, text in records], col_max=widest)
+        formatter.buffer[:] = [text.replace(NO_BREAK, " ") for text in formatter.buffer]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each example on its own line."""
+        """Write each example on its own line, and the topic of the manual to read on in."""
         with formatter.section("Examples"):
             for line in (self.epilog or "").strip().splitlines():
                 formatter.write(f"  {line.strip()}\n")
+        if topic := topic_of(" ".join(path(ctx))):
+            formatter.write(f"\nRead on in: chargen help {topic}\n")
+
+
+class Group(click.Group):
+    """A group whose help lists its commands in the order in which they were added, before its options."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the work."""
+        return list(self.commands)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, then the options."""
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
+
+def path(ctx: click.Context) -> list[str]:
+    """Return the names that lead from the program to a command, such as bench and train."""
+    return [] if ctx.parent is None else [*path(ctx.parent), ctx.info_name or ""]
+
+
+def _help_record(option: click.Option) -> tuple[str, str]:
+    """Return an option's names with its metavar, and its help with its default."""
+    names = ", ".join(sorted(option.opts, key=len))
+    notes = ["required"] if option.required else []
+    if isinstance(option.show_default, str):
+        notes.append(option.show_default)
+    elif option.show_default:
+        default = option.default
+        notes.append(f"default: {format(default, {int: ',', float: 'g'}.get(type(default), ''))}")
+    return " ".join(filter(None, [names, _metavar(option)])), " ".join(
+        [option.help or "", *(f"[{n}]".replace(" ", NO_BREAK) for n in notes)]
+    )
+
+
+def _metavar(option: click.Option) -> str:
+    """Return what stands for an option's value in help."""
+    kind = option.type
+    if option.is_flag or option.metavar is not None:
+        return option.metavar or ""
+    if isinstance(kind, click.Choice):
+        return "|".join(kind.choices)
+    if isinstance(kind, click.Path):
+        return "PATH" if kind.file_okay and kind.dir_okay else "FILE" if kind.file_okay else "FOLDER"
+    return "N" if isinstance(kind, (click.IntRange, click.FloatRange)) else kind.name.upper()
 
 
 class Finite(click.FloatRange):
@@ -153,9 +235,10 @@ def options(
                 continue
             low, high, exclusive = (f.metadata[key] for key in ("minimum", "maximum", "exclusive"))
             kind, _ = types[f.name]
+            name, shown_as = f"--{f.name.replace('_', '-')}", {"cls": Option, "group": f.metadata["group"]}
             value_type: Any = Encoding() if f.name == "encoding" else click.STRING
             if kind is bool:
-                command = click.option(f"--{f.name.replace('_', '-')}", is_flag=True, help=f.metadata["help"])(command)
+                command = click.option(name, is_flag=True, help=f.metadata["help"], **shown_as)(command)
                 continue
             if kind is int:
                 value_type = click.IntRange(low, high)
@@ -165,11 +248,13 @@ def options(
                 value_type = Finite(low, high, min_open=exclusive, max_open=exclusive and high is not None)
             planned = planning and f.metadata["planned"]
             command = click.option(
-                f"--{f.name.replace('_', '-')}",
+                name,
                 type=value_type,
                 default=None if planned else f.default,
-                show_default="to suit text and time" if planned else f.default is not None,
+                show_default="chosen" if planned else f.default is not None,
+                metavar=f.metadata["metavar"] or None,
                 help=f.metadata["help"],
+                **shown_as,
             )(command)
         return command
 

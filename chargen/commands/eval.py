@@ -28,6 +28,12 @@ NAMED_FILES = 3  # at most, in a title
 @click.command(
     "eval",
     cls=Command,
+    short_help="Measure how well a model predicts a text.",
+    groups={
+        "What is read": "model split encoding",
+        "Measures": "protocol dynamic baseline",
+        "Output": "shaded html as_json",
+    },
     epilog="""
     chargen eval                        the newest run on its own validation text
     chargen eval letter.txt --model runs/book

@@ -46,6 +46,7 @@ def needed(form: Format) -> str:
 
 @click.command(
     cls=ExportCommand,
+    short_help="Write a model for other runtimes, or as a web page.",
     epilog="""
     chargen export                a SavedModel of the newest run's model
     chargen export --format html  a page that writes in any browser
@@ -61,6 +62,7 @@ def needed(form: Format) -> str:
     "formats",
     multiple=True,
     type=click.Choice(list(FORMATS)),
+    metavar="FORMAT",
     help="Format to write; can be given several times. [default: savedmodel]",
 )
 @click.option(

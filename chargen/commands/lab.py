@@ -28,6 +28,7 @@ TITLE_WIDTH = 12  # least width of a title that is wrapped, in columns
 
 @click.command(
     cls=Command,
+    short_help="Answer a question about stateful LSTMs by an experiment.",
     epilog="""
     chargen lab                                   a list of the lessons
     chargen lab stateful

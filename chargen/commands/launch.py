@@ -27,6 +27,7 @@ POLL_SECONDS = 0.05
 
 @click.command(
     cls=Command,
+    short_help="Train with several workers on this machine.",
     context_settings={"allow_interspersed_args": False},
     epilog="""
     chargen launch --workers 2 -- train book.txt --steps 200
@@ -34,7 +35,12 @@ POLL_SECONDS = 0.05
     """,
 )
 @click.option("--workers", type=click.IntRange(1, 1000), required=True, help="Number of workers.")
-@click.option("--logs", type=click.Path(path_type=Path), help="New folder for the output of all workers but the first.")
+@click.option(
+    "--logs",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="New folder for the output of all workers but the first.",
+)
 @click.argument("words", nargs=-1, required=True, metavar="-- train [OPTIONS] [FILES]...")
 @click.pass_context
 def launch(ctx: click.Context, workers: int, logs: Path | None, words: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from chargen.commands.common import Command, refuse_output, say
 
 @click.command(
     cls=Command,
+    short_help="Draw the curves of one or more trainings.",
     epilog="""
     chargen plot runs/book --output curves.svg
     chargen plot runs/book runs/book-2 --output curves.png

@@ -58,6 +58,14 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
 
 @click.command(
     cls=Command,
+    short_help="Write text with a trained model.",
+    groups={
+        "What is continued": "model seed seed_file seed_from_book load_state escapes",
+        "Length": "stops until_newline count",
+        "Drawing": "",
+        "Pattern": "pattern separator",
+        "Output": "no_seed color as_json output originality save_state interactive",
+    },
     epilog="""
     chargen sample --seed "The"
     chargen sample --model runs/book --length 5000 --temperature 0.5 > text.txt
@@ -88,7 +96,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     help="A file of slots to fill: one a line, its alternatives separated by tabs.",
 )
-@click.option("--separator", default=" ", show_default=True, help="Text between the slots of a pattern.")
+@click.option("--separator", default=" ", show_default="default: a space", help="Text between the slots of a pattern.")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Number of samples to draw.")
 @click.option("--no-seed", is_flag=True, help="Leave the seed out of the output.")
 @click.option("--color", is_flag=True, help="Shade each character by its surprisal.")

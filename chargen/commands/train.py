@@ -35,6 +35,16 @@ SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked
 
 @click.command(
     cls=Command,
+    short_help="Train a model on texts.",
+    groups={
+        "How long": "",
+        "Network": "",
+        "Optimisation": "",
+        "Text": "",
+        "Machine": "",
+        "Where it is kept": "run",
+        "Going on": "parent resume",
+    },
     epilog="""
     chargen train                                the book that ships with chargen
     chargen train book.txt --epochs 20
@@ -49,7 +59,12 @@ SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked
 @click.argument("files", nargs=-1, type=Texts())
 @options(ModelConfig, planning=True)
 @options(TrainConfig, planning=True)
-@click.option("--run", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/<name of the text>]")
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Folder of the run. [default: runs/<name of the text>]",
+)
 @click.option(
     "--from",
     "parent",
@@ -78,6 +93,8 @@ def train(
     Each file is a document, and the LSTM's state is reset where a document begins. Without FILES it trains on the book
     that ships with chargen. The result is a run: a folder with the best model, a checkpoint, the configuration and the
     metrics. Ctrl-C stops after the current step; --resume continues from there.
+
+    An option marked [chosen] suits the text, the time and the machine unless you give it.
     """
     began = time.monotonic()
     explicit = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
