@@ -8,7 +8,7 @@ import click
 
 from chargen import __version__
 from chargen.commands.bench import bench
-from chargen.commands.common import in_one_line, tell
+from chargen.commands.common import in_one_line, show_error
 from chargen.commands.eval import evaluate
 from chargen.commands.export import export
 from chargen.commands.lab import lab
@@ -32,7 +32,7 @@ class Commands(click.Group):
                 code = super().main(args, standalone_mode=False, **extra)
                 sys.stdout.flush()
         except click.ClickException as error:
-            tell(error)
+            show_error(error)
             code = error.exit_code
         except click.Abort:
             code = INTERRUPTED

@@ -12,7 +12,7 @@ RECORDS = [
 ]
 
 
-def test_a_picture_shows_every_run_by_name_with_its_best():
+def test_a_picture_shows_runs_as_svg_or_png():
     drawn = curves([("one", RECORDS), ("two", RECORDS[:1])], "svg")
     ET.fromstring(drawn)
     assert curves([("one", RECORDS)], "png")[:8] == b"\x89PNG\r\n\x1a\n"
@@ -20,7 +20,7 @@ def test_a_picture_shows_every_run_by_name_with_its_best():
     assert width > height > 300
 
 
-def test_the_command_draws_runs_and_refuses_what_it_can_not(trained, here):
+def test_the_command_draws_runs_and_refuses_other_files(trained, here):
     done = chargen("plot", str(trained), str(trained), "--output", "curves.svg", cwd=here)
     assert done.returncode == 0, done.stderr
     assert (here / "curves.svg").read_bytes().startswith(b"<?xml")
@@ -35,7 +35,7 @@ def test_the_command_draws_runs_and_refuses_what_it_can_not(trained, here):
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
-def test_a_missing_matplotlib_is_told_with_its_cure(monkeypatch, kind):
+def test_the_error_without_matplotlib_says_how_to_install_it(monkeypatch, kind):
     import sys
 
     from chargen import ChargenError

@@ -81,7 +81,7 @@ class Unstripped(io.StringIO):
         return True
 
 
-def tell(error: click.ClickException) -> None:
+def show_error(error: click.ClickException) -> None:
     """Write an error to standard error."""
     text = Unstripped()
     error.show(text)
@@ -182,7 +182,7 @@ def configured(config: type[C], values: dict[str, Any]) -> C:
     return config(**{n: default if values[n] is None else values[n] for n, default in fields.items()})
 
 
-def typed(parameters: Collection[str]) -> str:
+def option_names(parameters: Collection[str]) -> str:
     """Return options of the running command as people type them (``--top-k, --top-p``), from their parameter names."""
     declared = click.get_current_context().command.params
     return ", ".join(sorted(max(p.opts, key=len) for p in declared if p.name in parameters))

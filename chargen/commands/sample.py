@@ -30,7 +30,17 @@ if TYPE_CHECKING:
     from chargen.writing.pattern import Pattern
     from chargen.writing.showing import JsonLines, Plain
 
-from chargen.commands.common import Command, Stop, configured, options, read_file, refuse_output, run_of, say, typed
+from chargen.commands.common import (
+    Command,
+    Stop,
+    configured,
+    option_names,
+    options,
+    read_file,
+    refuse_output,
+    run_of,
+    say,
+)
 
 INTERACTIVE_LENGTH = 200  # characters of a turn by default
 BOOK_SEED = 100  # characters of a seed from the book
@@ -225,7 +235,7 @@ def refuse_together(explicit: set[str], count: int) -> None:
         raise click.UsageError("--separator is for --pattern")
     for first, others in EXCLUDING.items():
         if first in explicit and (both := explicit & others):
-            raise click.UsageError(f"{typed({first})} does not go with {typed(both)}")
+            raise click.UsageError(f"{option_names({first})} does not go with {option_names(both)}")
 
 
 def refuse_expressions(config: SampleConfig) -> None:

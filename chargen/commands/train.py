@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chargen.training.jobs import Decision, Job
     from chargen.training.plan import Request
 
-from chargen.commands.common import UNROLLS, Command, Stop, Texts, configured, options, quiet, say, typed
+from chargen.commands.common import UNROLLS, Command, Stop, Texts, configured, option_names, options, quiet, say
 from chargen.commands.screen import Screen, dropout_line
 
 OLD_TEXT_CHARACTERS = 100_000  # of the parent's text, on which this run is compared with its parent
@@ -119,11 +119,11 @@ def train(
 def refuse_together(explicit: set[str]) -> None:
     """Refuse options that exclude each other."""
     if len(lengths := explicit & LENGTHS) > 1:
-        raise click.UsageError(f"{typed(lengths)} exclude each other: give one of them")
+        raise click.UsageError(f"{option_names(lengths)} exclude each other: give one of them")
     if "resume" in explicit and (refused := explicit - {"resume", "files"} - resumable()):
-        raise click.UsageError(f"{typed(refused)} cannot be changed with --resume: the run keeps its own")
+        raise click.UsageError(f"{option_names(refused)} cannot be changed with --resume: the run keeps its own")
     if "parent" in explicit and (refused := explicit & inherited()):
-        raise click.UsageError(f"{typed(refused)} cannot be changed with --from: the model keeps its own")
+        raise click.UsageError(f"{option_names(refused)} cannot be changed with --from: the model keeps its own")
 
 
 def request_of(

@@ -26,18 +26,18 @@ def answer(setting: Setting) -> Answer:
     counting = trained([0], setting.pick(300, 80), setting)
     rotated = trained(range(LETTERS), setting.pick(600, 300), setting)
     plain = feed_forward(setting)
-    asked: dict[str, Callable[[str], list[str]]] = {
+    nets: dict[str, Callable[[str], list[str]]] = {
         "stateful, always from A": partial(recite, counting),
         "stateful, from every letter": partial(recite, rotated),
         "feed-forward, on pairs": lambda letters: named(plain.predict_on_batch(numbers(letters))),
     }
     # After a reset, eight letters from each letter on are asked one after the other.
-    answers = {way: [ask(follow(first, 8)) for first in ALPHABET] for way, ask in asked.items()}
+    answers = {way: [ask(follow(first, 8)) for first in ALPHABET] for way, ask in nets.items()}
     shares = {way: right(found) for way, found in answers.items()}
     tutorial = recite(counting, "ME")
-    positions = np.mean([[a == ALPHABET[n + 1] for n, a in enumerate(found)] for found in answers[next(iter(asked))]])
-    rows = [(way, shares[way], "".join(answers[way][ALPHABET.index("M")])) for way in asked]
-    first, second, third = asked
+    positions = np.mean([[a == ALPHABET[n + 1] for n, a in enumerate(found)] for found in answers[next(iter(nets))]])
+    rows = [(way, shares[way], "".join(answers[way][ALPHABET.index("M")])) for way in nets]
+    first, second, third = nets
     wrong = tutorial == list("BC")
     return Answer(
         [

@@ -114,7 +114,7 @@ def followed(found: Sequence[Follower], least: int) -> Conclusion:
     names = [(one.follows, f"{one.feature} (cell {one.cell}, {one.again:+.2f})") for one in found]
     hits, misses = ([name for follows, name in names if follows is which] for which in (True, False))
     return Conclusion(
-        f"On other text than that of the search, cells follow {' and '.join(hits) or 'nothing'}"
+        f"On text in which they were not searched for, cells follow {' and '.join(hits) or 'nothing'}"
         + (f", not {' nor '.join(misses)}." if misses else "."),
         len(hits) >= least,
     )

@@ -22,7 +22,7 @@ class CharLM(keras.Model):  # type: ignore[misc]
     """Embedding, L LSTM layers and a dense layer of logits, for any batch size and window.
 
     With an ``output_rank`` R in its configuration, the last layer's kernel is a product of (H, R) and (R, V) (Sainath
-    et al. 2013), which large vocabularies are trained faster with; a model file is read as one with the whole kernel.
+    et al. 2013), which large vocabularies are trained faster with; `ModelFile.for_inference` makes it whole.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class CharLM(keras.Model):  # type: ignore[misc]
         self.dense.build((None, None, config.output_rank or config.units))
 
     def call(self, ids: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """Read a window from a state, as `read` does."""
+        """Read a window from a state, as `read` does. Keras passes tensors only, so masks and layers are for `read`."""
         return self.read(ids, state)
 
     def read(
@@ -117,7 +117,7 @@ class CharLM(keras.Model):  # type: ignore[misc]
         return outputs + self.dense.bias.value
 
     def step(self, ids: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """Read one character: ids (B, 1) -> logits (B, 1, V), state. It is `call` in Keras's cells, without a loop."""
+        """Read one character, by Keras's cells and without a loop: ids (B, 1) -> logits (B, 1, V), state."""
         outputs, after = self.embedding(ids[:, 0]), []
         for lstm, (h, c) in zip(self.lstm, state, strict=True):
             outputs, (h, c) = lstm.cell(outputs, (h, c))
@@ -176,9 +176,9 @@ class Draw(NamedTuple):
 def dropout_mask(rate: float | tf.Tensor, shape: tuple[int, int, int], draw: Draw) -> tf.Tensor:
     """Return a mask (B, T, H) float32 of zeros, with probability ``rate``, and 1 / (1 - rate).
 
-    It is a pure function of the draw: Philox (Salmon et al. 2011) counts from a start of each row's own, so whoever
-    computes some rows of a batch gets just those rows of its mask. The rate is rounded to a 256th, as a number is made
-    of 8 random bits, which takes less than half the time of 32. A rate of 0 draws no random numbers.
+    It is a pure function of the draw. Each row has its own range of the counter of Philox (Salmon et al. 2011), so
+    whoever computes some rows of a batch gets exactly those rows of its mask. The rate is rounded to a 256th, as each
+    number is made of 8 random bits, which takes less than half the time of 32. A rate of 0 draws no random numbers.
     """
     rows, *own = shape
     numbers, zeros = int(np.prod(own)), tf.round(256 * tf.convert_to_tensor(rate, tf.float32))

@@ -1,7 +1,8 @@
 """Matrix products on a CPU, in float32 or bfloat16, by XLA or by oneDNN.
 
-The shapes are those of an LSTM layer: B rows, H units, I inputs, F = 4H features (the four gates). All functions but
-`project` and `prepare` are for code that XLA compiles. The measurements behind the choices made here are in the manual.
+The shapes are those of an LSTM layer: B rows, H units, I inputs, F = 4H features (the four gates). `project`, `prepare`
+and `convert` may be called anywhere; the other functions of tensors are for code that XLA compiles. The measurements
+behind the choices are in the manual.
 
 **Who multiplies.** XLA calls oneDNN if it is asked to by the custom call ``__onednn$matmul``. In bfloat16 that is five
 times as fast as XLA's own product. In float32 it is faster for the products of a whole window, but in a loop over time
@@ -30,8 +31,8 @@ from tensorflow.compiler.tf2xla.python import xla  # custom calls, which keras.o
 from chargen.config import Execution
 from chargen.machine import multiplies_bfloat16
 
-# A float32 kernel of at least so many bytes is multiplied from the left in the forward pass too; by oneDNN if there are
-# at least so many rows. See `times_kernel`.
+# Bytes of a float32 kernel from which it is multiplied from the left in the forward pass too, and the rows from which
+# oneDNN multiplies such a kernel. See `times_kernel`.
 LARGE_KERNEL, MANY_ROWS = 4 << 20, 32
 
 compiled = tf.function(jit_compile=True, autograph=False)
@@ -53,7 +54,7 @@ def narrow(x: tf.Tensor, stored: tf.DType) -> tf.Tensor:
 
 
 def _rounded(x: tf.Tensor) -> tf.Tensor:
-    """Return the bits of float32 (uint32), whose higher half is the nearest bfloat16. Ties to even cost up to 7 %."""
+    """Return the bits (uint32) whose higher half is the nearest bfloat16. Ties to even would cost up to 7 %."""
     return tf.bitcast(x, tf.uint32) + 0x8000
 
 
@@ -79,7 +80,7 @@ def from_bits(x: tf.Tensor) -> tf.Tensor:
 def convert(a: tf.Tensor, dtype: tf.DType, factor: tf.Tensor | None = None) -> tf.Tensor:
     """Return what is stored or float32, multiplied by a factor that broadcasts to it, stored as ``dtype`` or float32.
 
-    Unlike the other conversions it may be called outside of compiled code.
+    Outside of compiled code it is compiled on its own.
     """
     return a if factor is None and a.dtype == dtype else _converted(a, dtype, factor)
 

@@ -235,7 +235,8 @@ class ModelFile:
         """Return the model as sampling, evaluation and every export use it, without optimizer and state.
 
         The last kernel is whole, (H, V), whatever its rank. The unknown character has a logit of -60,000, which float16
-        can hold: it is not drawn at any temperature up to 100, and the other probabilities sum to 1.
+        can hold, so that it is not drawn at any temperature up to 100. The probabilities of the others become those
+        under the condition that the character is a known one.
         """
         weights = {name: array for name, array in self.weights.items() if name != "dense/factor"}
         if "dense/factor" in self.weights:

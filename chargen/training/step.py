@@ -16,7 +16,7 @@ from chargen.training.optimizer import Adam
 
 
 class Controls(NamedTuple):
-    """What a step is told besides its window and state."""
+    """The inputs of a step besides its window and state."""
 
     step: tf.Tensor  # int64
     rate: tf.Tensor  # float32, the learning rate
@@ -84,7 +84,7 @@ def compile_step(model: CharLM, adam: Adam, settings: TrainConfig) -> Callable[[
 def _shards(
     model: CharLM, settings: TrainConfig, window: Window, state: State, controls: Controls
 ) -> list[tuple[tf.Tensor, State, list[tf.Tensor]]]:
-    """Compute this replica's rows in shards, which share the prepared kernels; return what each `_shard` does."""
+    """Compute this replica's rows in shards, which share the prepared kernels; return each `_shard`'s result."""
     count, _ = window.x.shape
     first_row = tf.distribute.get_replica_context().replica_id_in_sync_group * count
     draw = Draw(settings.random_seed, 0, controls.step, first_row)

@@ -30,12 +30,12 @@ def test_the_sampling_benchmark_measures_every_side(trained):
     assert 0 < figures["first_character_seconds"] < 30
 
 
-def test_a_side_that_fails_is_named_with_its_reason():
+def test_the_error_of_a_failed_side_has_its_name_and_reason():
     with pytest.raises(ChargenError, match=r"one failed in the benchmark: .*none"):
         interleaved({"one": ("sample.clone", {"model": "none", "count": 1})}, 1)
 
 
-def test_a_side_that_cannot_run_here_leaves_the_others_their_figures(trained):
+def test_a_side_that_cannot_start_does_not_stop_the_others(trained):
     model = str(trained / "model.safetensors")
     sides = {"one": ("sample.read_weights", {"model": model}), "two": ("sample.read_weights", {"model": "none"})}
     figures = interleaved(sides, 1)
@@ -44,7 +44,7 @@ def test_a_side_that_cannot_run_here_leaves_the_others_their_figures(trained):
 
 
 @pytest.mark.long
-def test_the_training_benchmark_tells_speed_share_start_and_memory(here):
+def test_the_training_benchmark_reports_speed_share_of_ceiling_start_and_memory(here):
     sizes = ["--layers", "1", "--units", "8", "--embedding", "4", "--batch-size", "4", "--seq-length", "8"]
     result = CliRunner().invoke(main, ["bench", "train", "book.txt", *sizes, "--rounds", "1", "--json"])
     assert result.exit_code == 0, result.output
@@ -57,7 +57,7 @@ def test_the_training_benchmark_tells_speed_share_start_and_memory(here):
     assert figures["first_step_seconds"] > 0
 
 
-def test_pytorch_that_is_not_there_is_named_with_the_cure(monkeypatch):
+def test_the_error_without_pytorch_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("chargen.bench.train.find_spec", lambda name: None)
     with pytest.raises(ChargenError, match="pip install torch"):
         train.sides({"precision": "auto"}, torch=True)
@@ -69,12 +69,12 @@ def test_the_scaling_benchmark_counts_the_bytes_of_the_gradients(here):
     figures = scale({**sizes, "files": ["book.txt"]}, 2, 30)
     assert figures["characters_per_second"] > 0
     assert figures["ring_bytes"] > 1e6
-    if "loopback_bytes" in figures:  # other tests may use the loopback meanwhile
+    if "loopback_bytes" in figures:  # other tests may use the loopback at the same time
         assert figures["loopback_bytes"] > 0.9 * figures["ring_bytes"]
 
 
 @pytest.mark.long
-def test_what_the_scaled_training_says_against_its_settings_is_told(here):
+def test_an_error_of_the_scaled_training_is_reported(here):
     sizes = {"layers": 1, "units": 8, "embedding": 4, "batch_size": 3, "seq_length": 4, "precision": "float32"}
     with pytest.raises(ChargenError, match="worker 0 failed"):
         scale({**sizes, "files": ["book.txt"]}, 2, 30)

@@ -1,4 +1,4 @@
-"""What the launcher refuses, and how it parts the machine; its workers are tried in test_distribute."""
+"""What the launcher refuses, and how it divides the machine; test_distribute has tests of its workers."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def launch(*arguments):
         (["--workers", 2, "--logs", "file/here", "--", "train"], "can't be made"),
     ],
 )
-def test_what_cannot_be_launched_is_refused_before_anything_starts(here, arguments, message):
+def test_a_launch_that_is_not_possible_is_refused_before_anything_starts(here, arguments, message):
     (here / "here").mkdir()
     (here / "file").touch()
     result = launch(*arguments)
@@ -41,7 +41,7 @@ def test_what_cannot_be_launched_is_refused_before_anything_starts(here, argumen
     assert re.search(message, result.output), result.output
 
 
-def test_each_worker_has_a_place_and_a_port_of_its_own():
+def test_each_worker_has_its_own_index_and_port():
     configs = [json.loads(config) for config in tf_configs(3)]
     assert [config["task"] for config in configs] == [{"type": "worker", "index": n} for n in range(3)]
     assert len(set(configs[0]["cluster"]["worker"])) == 3
@@ -49,7 +49,7 @@ def test_each_worker_has_a_place_and_a_port_of_its_own():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="there is no affinity")
-def test_the_workers_part_the_cores_and_share_them_where_there_are_too_few():
+def test_the_workers_divide_the_cores_and_share_them_if_there_are_too_few():
     before, parts = os.sched_getaffinity(0), []
     for number in range(len(before) + 1):
         with some_cores(number, len(before) + 1):
@@ -63,7 +63,7 @@ def process(program):
     return subprocess.Popen([sys.executable, "-c", f"import signal, sys, time\n{program}"])
 
 
-def test_when_one_fails_the_others_are_ended_even_one_that_takes_no_heed(monkeypatch, tmp_path):
+def test_if_one_fails_the_others_are_stopped_even_one_that_ignores_signals(monkeypatch, tmp_path):
     monkeypatch.setattr("chargen.commands.launch.STOP_SECONDS", 1)
     monkeypatch.chdir(tmp_path)
     deaf = process("signal.signal(signal.SIGTERM, lambda *_: None)\nopen('deaf', 'x')\nwhile True: time.sleep(1)")
@@ -73,7 +73,7 @@ def test_when_one_fails_the_others_are_ended_even_one_that_takes_no_heed(monkeyp
     assert [worker.returncode for worker in workers] == [-signal.SIGKILL, -signal.SIGTERM, 3]
 
 
-def test_the_last_words_of_the_worker_that_failed_are_told(tmp_path):
+def test_the_error_has_the_last_line_of_the_failed_workers_log(tmp_path):
     (tmp_path / "worker-2.log").write_text("much\nError: this is wrong\n")
     assert failure(2, 1, tmp_path).endswith("last line of its log: Error: this is wrong")
     assert "worker 2 was stopped by SIGKILL" in failure(2, -9, tmp_path)

@@ -22,7 +22,7 @@ from chargen.writing.clone import Clone
 from tests.conftest import chargen, invoke, once
 
 PAIRS = [(name, numbers) for name, form in FORMATS.items() for numbers in form.quantizations]
-SLOW = {"savedmodel", "keras"}  # by TensorFlow, which takes seconds
+SLOW = {"savedmodel", "keras"}  # TensorFlow takes seconds
 LONG = pytest.mark.long
 SCRIPTS = [pytest.param(*p, marks=[LONG] * (p[0] in SLOW)) for p in PAIRS if FORMATS[p[0]].snippet]
 TRAINED = "trained, of 2 layers"
@@ -33,12 +33,12 @@ EVERY = [
     for which in (TRAINED, *LAYERS)
 ]
 
-# A process with this before its program is without chargen, wherever it is installed.
+# Before a program, this hides chargen from it.
 WITHOUT_CHARGEN = "import sys; sys.modules['chargen'] = None\n"
 
 
 def random_model(layers, units=20):
-    """A model that has learnt nothing, of accents, Chinese, emoji, and characters that markup and JSON escape.
+    """An untrained model with accents, Chinese, emoji, and characters that markup and JSON escape.
 
     With one layer it has an unknown character, which no runtime may draw.
     """
@@ -62,7 +62,7 @@ def models(trained):
 
 @pytest.fixture(scope="session")
 def artefacts(tmp_path_factory, models):
-    """Return a function: an artefact's path and what its verification found. Each is made once, and only read."""
+    """Return a function that returns an artefact's path and the results of its verification. Each is made once."""
 
     def made(which, name, numbers):
         def build(folder):
@@ -83,11 +83,11 @@ def no_browser(monkeypatch):
     monkeypatch.setattr("chargen.export.html.browser", lambda: None)
 
 
-def exported(model, name, numbers, folder, clone=None, *, force=False):
-    """The artefact's path and what its verification found, of an export to a folder."""
+def exported(model, name, numbers, folder, clone=None, **options):
+    """Export to a folder; return the artefact's path and the results of its verification."""
     clone = clone or Clone(model.weights, model.vocabulary)
     reference = Reference(clone, drawn(clone), "a text that the model drew", numbers)
-    return export(Export(model, "book", name, numbers), folder, reference, force=force)
+    return export(Export(model, "book", name, numbers), folder, reference, **options)
 
 
 def greedy(model, seed, length):
@@ -97,17 +97,17 @@ def greedy(model, seed, length):
 
 
 @pytest.mark.parametrize(("name", "numbers", "which"), EVERY)
-def test_every_format_says_in_its_own_runtime_what_the_model_says(models, artefacts, name, numbers, which):
+def test_every_format_agrees_with_the_model_in_its_own_runtime(models, artefacts, name, numbers, which):
     before = {key: array.copy() for key, array in models[which].weights.items()}
     path, found = artefacts(which, name, numbers)
-    assert name == "html" or "characters a second in" in found[0]  # a page's is the browser's, if there is one
+    assert name == "html" or "characters a second in" in found[0]  # the speed of a page is measured in a browser
     assert ("greedy characters are equal" if numbers == "none" else "% allowed") in found[1]
     assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, f"{path.name}.md"])
     assert all((array == before[key]).all() for key, array in models[which].weights.items())
 
 
 @pytest.mark.parametrize(("name", "numbers"), SCRIPTS)
-def test_the_note_beside_an_artefact_runs_where_there_is_no_chargen(models, artefacts, name, numbers):
+def test_the_note_beside_an_artefact_runs_without_chargen(models, artefacts, name, numbers):
     model = models["of 3 layers"]
     path, _ = artefacts("of 3 layers", name, numbers)
     note = path.with_name(f"{path.name}.md").read_text("utf-8")
@@ -134,7 +134,7 @@ def test_the_note_beside_an_artefact_runs_where_there_is_no_chargen(models, arte
 
 
 def about(path, name):
-    """What an artefact says of itself, read as somebody without chargen would."""
+    """Return the metadata of an artefact, read without chargen."""
     if name == "savedmodel":
         return json.loads((path / "chargen.json").read_text("utf-8"))
     if name in ("keras", "litert"):
@@ -152,17 +152,17 @@ def about(path, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_artefact_carries_vocabulary_configuration_and_summary(models, artefacts, name):
+def test_an_artefact_contains_vocabulary_configuration_and_summary(models, artefacts, name):
     model = models[TRAINED]
     path, _ = artefacts(TRAINED, name, FORMATS[name].quantizations[0])
-    told = about(path, name)
-    assert told["vocabulary"] == model.vocabulary.characters
-    assert told["model"] == model.config.to_json()
-    assert told["summary"]["validation_bpc"] == model.summary["validation_bpc"]
+    metadata = about(path, name)
+    assert metadata["vocabulary"] == model.vocabulary.characters
+    assert metadata["model"] == model.config.to_json()
+    assert metadata["summary"]["validation_bpc"] == model.summary["validation_bpc"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_export_that_says_something_else_is_removed(models, tmp_path, name):
+def test_an_export_that_does_not_agree_with_the_model_is_removed(models, tmp_path, name):
     model = models["of 1 layer"]
     bias = model.weights["dense/bias"].copy()
     bias[0] += 4
@@ -173,7 +173,7 @@ def test_an_export_that_says_something_else_is_removed(models, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [pytest.param("savedmodel", marks=LONG), "onnx"])
-def test_what_exists_is_left_unless_it_is_to_be_replaced(models, artefacts, tmp_path, name):
+def test_an_existing_artefact_is_replaced_only_with_force(models, artefacts, tmp_path, name):
     path, _ = artefacts("of 1 layer", name, "none")
     path = Path(shutil.copytree(path.parent, tmp_path, dirs_exist_ok=True)) / path.name
     old = about(path, name)
@@ -206,7 +206,7 @@ def test_the_saved_model_draws_inside_its_graph(models, artefacts):
     assert text("The", 0, 1.0, 0) == ""
     assert text("é", 40, 0.8, 1) == text("é", 40, 0.8, 1)
     assert text("é", 40, 0.8, 1) != text("é", 40, 0.8, 2)
-    # A draw is by the model's probabilities: the first characters of many texts occur as often as it expects.
+    # Draws follow the model's probabilities: so do the frequencies of the first characters of many texts.
     clone = Clone(model.weights, model.vocabulary)
     logits = clone.feed("T").astype(np.float64)
     expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
@@ -215,7 +215,7 @@ def test_the_saved_model_draws_inside_its_graph(models, artefacts):
     assert np.abs(counts / 1000 - expected).max() < 0.06
 
 
-def test_the_onnx_file_reads_a_whole_window_as_it_reads_characters(models, artefacts):
+def test_the_onnx_file_reads_a_window_and_single_characters_alike(models, artefacts):
     import onnx
     import onnxruntime
 
@@ -234,7 +234,7 @@ def test_the_onnx_file_reads_a_whole_window_as_it_reads_characters(models, artef
     np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=1e-5)
 
 
-def test_the_command_writes_into_the_run_and_tells_what_it_found(copied, here):
+def test_the_command_writes_into_the_run_and_reports_the_verification(copied, here):
     done = invoke("export")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("runs/book/exports/book.savedmodel, ")
@@ -244,14 +244,14 @@ def test_the_command_writes_into_the_run_and_tells_what_it_found(copied, here):
     assert again.exit_code == 1
     assert "--force" in again.stderr
     words = ["--format", "numpy", "--format", "onnx", "--quantize", "none", "--output", "out"]
-    moved = chargen("export", *words, cwd=here)  # as a process of its own, once
+    moved = chargen("export", *words, cwd=here)  # once in a process of its own
     assert (moved.returncode, moved.stderr) == (0, "")
     assert sorted(file.name for file in (here / "out").iterdir()) == [
         "book.numpy", "book.numpy.md", "book.onnx", "book.onnx.md",
     ]  # fmt: skip
 
 
-def test_a_model_by_itself_is_compared_on_a_text_that_it_draws(trained, here):
+def test_a_model_without_a_run_is_compared_on_a_text_that_it_draws(trained, here):
     (here / "mine.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
     done = invoke("export", "--model", "mine.safetensors", "--format", "litert", "--quantize", "int8")
     assert done.exit_code == 0, done.stderr
@@ -260,7 +260,7 @@ def test_a_model_by_itself_is_compared_on_a_text_that_it_draws(trained, here):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told", "code"),
+    ("arguments", "message", "code"),
     [
         (["--format", "keras", "--quantize", "int8"], "litert: none, float16, int8", 2),
         (["--format", "exe"], "'savedmodel', 'keras', 'litert', 'onnx', 'html', 'numpy'", 2),
@@ -268,14 +268,14 @@ def test_a_model_by_itself_is_compared_on_a_text_that_it_draws(trained, here):
         (["--format", "numpy", "--output", "book.txt/here"], "name another folder", 1),
     ],
 )
-def test_what_can_not_be_exported_is_refused_in_one_line(trained, here, arguments, told, code):
+def test_an_export_that_is_not_possible_is_refused_in_one_line(trained, here, arguments, message, code):
     done = invoke("export", "--model", trained, *arguments)
     assert done.exit_code == code
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error: ")
 
 
-def test_a_format_whose_packages_are_missing_says_what_to_install(monkeypatch):
+def test_the_error_for_a_format_with_missing_packages_says_what_to_install(monkeypatch):
     monkeypatch.setattr("chargen.export.find_spec", lambda name: None)
     with pytest.raises(ChargenError, match=r"pip install 'chargen\[onnx\]'"):
         check("onnx")
@@ -284,7 +284,7 @@ def test_a_format_whose_packages_are_missing_says_what_to_install(monkeypatch):
 
 
 def artefact(model, window=None, step=None):
-    """What begins a text with a clone whose logits are changed, in windows and at single characters."""
+    """Return a ``start`` for `compare` by a clone whose logits are changed, in windows and at single characters."""
     other = Clone(model.weights, model.vocabulary)
 
     def start():
@@ -301,12 +301,12 @@ def artefact(model, window=None, step=None):
 
 
 def shifted(by):
-    """A change of every other logit."""
+    """Return a change that adds to every other logit."""
     return lambda logits: logits + np.where(np.arange(logits.shape[1]) % 2, np.float32(by), np.float32(0))
 
 
 def shouting(logits):
-    """Logits that expect the first character above all."""
+    """Make the first character by far the most likely."""
     return logits + np.eye(1, logits.shape[1], dtype=np.float32) * 99
 
 
@@ -325,19 +325,19 @@ def test_verification_fails_where_an_artefact_computes_something_else(numbers, w
     model = random_model(1)
     clone = Clone(model.weights, model.vocabulary)
     reference = Reference(clone, drawn(clone), "a text", numbers)
-    told = exact if numbers == "none" else int8
-    if told is None:
+    message = exact if numbers == "none" else int8
+    if message is None:
         assert compare(artefact(model, window, step), reference, "here")
     else:
-        with pytest.raises(ChargenError, match=told):
+        with pytest.raises(ChargenError, match=message):
             compare(artefact(model, window, step), reference, "here")
 
 
-def test_of_two_characters_that_are_as_likely_an_artefact_may_take_either():
+def test_at_a_tie_an_artefact_may_take_either_character():
     model = random_model(1)
     kernel, bias = model.weights["dense/kernel"].copy(), model.weights["dense/bias"].copy()
     kernel[:, 1], bias[1] = kernel[:, 0], bias[0]
-    bias[:2] += 9  # the first two are always the likeliest, and tied
+    bias[:2] += 9  # the first two are always tied as the most likely
     model = dataclasses.replace(model, weights={**model.weights, "dense/kernel": kernel, "dense/bias": bias})
     clone = Clone(model.weights, model.vocabulary)
 
@@ -351,7 +351,7 @@ def test_of_two_characters_that_are_as_likely_an_artefact_may_take_either():
 
 
 @pytest.mark.parametrize(("quantize", "worst"), [("float16", 0.005), ("int8", 0.02)])
-def test_smaller_numbers_may_cost_their_share_and_no_more(quantize, worst):
+def test_smaller_numbers_are_refused_above_their_allowed_growth(quantize, worst):
     model = random_model(1)
     clone = Clone(model.weights, model.vocabulary)
     reference = Reference(clone, drawn(clone), "a text", quantize)
@@ -370,7 +370,7 @@ def test_smaller_numbers_may_cost_their_share_and_no_more(quantize, worst):
     assert all(failed == (change > worst) for change, failed in outcomes if abs(change - worst) > 1e-4)
 
 
-def test_a_vocabulary_of_one_character_is_exported_too(tmp_path):
+def test_a_vocabulary_of_one_character_is_exported(tmp_path):
     config = ModelConfig(units=4, embedding=2)
     weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(1, config).items()}
     model = ModelFile(weights=weights, vocabulary=Vocabulary("a"), config=config, summary={}, extra={})
@@ -390,7 +390,7 @@ def test_a_2x512_model_is_a_page_of_less_than_5_mb(tmp_path):
     assert (tmp_path / "big.html").stat().st_size < 5_000_000
 
 
-def test_a_run_whose_text_is_gone_and_a_model_of_another_run_are_compared_on_drawn_texts(trained, here):
+def test_without_the_validation_text_of_the_model_a_drawn_text_is_used(trained, here):
     run = here / 'my "best" run'
     shutil.copytree(trained, run)
     config = json.loads((run / "config.json").read_text("utf-8"))
@@ -407,7 +407,7 @@ def test_a_run_whose_text_is_gone_and_a_model_of_another_run_are_compared_on_dra
     assert (run / "exports" / "other.numpy").is_dir()
 
 
-def test_the_pages_product_is_what_its_source_says():
+def test_the_webassembly_of_the_page_is_compiled_from_its_source():
     import wasmtime
 
     here = files("chargen.export")

@@ -59,12 +59,12 @@ def large(tmp_path_factory):
 
 @pytest.fixture
 def slow(browser, large):
-    """The page of a model large enough that one can stop it."""
+    """The page of a model that is large enough to be stopped."""
     return Page(browser, large)
 
 
 class Page:
-    """What a person does with the page."""
+    """A person who uses the page."""
 
     def __init__(self, browser, path):
         self.browser = browser
@@ -95,7 +95,7 @@ class Page:
 
     def type(self, name, text):
         self.element(name).clear()
-        # A driver of Chromium can't type characters beyond 16 bits: those are pasted.
+        # Chromium's driver can't type characters beyond 16 bits, which are pasted.
         if max(map(ord, text), default=0) < 0x10000:
             self.element(name).send_keys(text)
         else:
@@ -124,12 +124,12 @@ def test_the_page_verifies_itself_when_it_opens(page):
 
 @pytest.mark.parametrize("numbers", FORMATS["html"].quantizations)
 @pytest.mark.parametrize("layers", [1, 3])
-def test_a_page_of_every_model_writes_the_same_in_the_browser_that_export_finds(tmp_path, layers, numbers):
+def test_the_browser_that_export_finds_verifies_the_page_of_every_model(tmp_path, layers, numbers):
     _, found = exported(random_model(layers), "html", numbers, tmp_path)
     assert f"which wrote the same {GREEDY_CHARACTERS} greedy characters" in found[0]
 
 
-def test_a_page_whose_weights_were_damaged_says_so(browser, path, tmp_path):
+def test_a_page_with_damaged_weights_says_so(browser, path, tmp_path):
     damaged = tmp_path / path.name
     text = path.read_text("utf-8")
     at = text.index('id="vectors">') + 13
@@ -147,7 +147,7 @@ def test_a_browser_without_webassembly_writes_the_same(browser, path, tmp_path):
     assert Page(browser, without).attribute("parity", "data-result") == "equal"
 
 
-def test_a_page_that_can_not_start_says_so(browser, path, tmp_path):
+def test_a_page_that_cannot_start_says_so(browser, path, tmp_path):
     broken = tmp_path / path.name
     broken.write_text(path.read_text("utf-8").replace('id="about">{', 'id="about">'), "utf-8")
     assert Page(browser, broken).attribute("parity", "data-result") == "broken"
@@ -155,7 +155,7 @@ def test_a_page_that_can_not_start_says_so(browser, path, tmp_path):
         verify_in_browser(broken)
 
 
-def test_the_page_answers_while_it_writes(slow):
+def test_the_page_stays_responsive_while_it_writes(slow):
     slow.slide("length", 5000)
     slow.type("seed", "The gray " * 100)
     slow.browser.execute_script(
@@ -167,7 +167,7 @@ def test_the_page_answers_while_it_writes(slow):
 
 
 @pytest.mark.parametrize("seed", ["The gray ", "é漢字😀ß"])
-def test_its_greedy_text_is_the_clones_character_for_character(page, model, seed):
+def test_its_greedy_text_equals_that_of_the_clone(page, model, seed):
     page.type("seed", seed)
     page.slide("temperature", 0)
     page.slide("length", 300)
@@ -176,7 +176,7 @@ def test_its_greedy_text_is_the_clones_character_for_character(page, model, seed
     assert "300 characters written" in page.element("status").text
 
 
-def test_the_same_random_seed_draws_the_same_text_and_another_another(page):
+def test_texts_are_equal_only_with_equal_random_seeds(page):
     texts = []
     for random_seed in ("1", "1", "2"):
         page.type("random-seed", random_seed)
@@ -211,7 +211,7 @@ def test_a_draw_follows_the_models_probabilities_and_top_p_narrows_it(page, mode
     assert set(np.flatnonzero(narrowed)) == set(kept)
 
 
-def test_stop_ends_a_text_and_continue_goes_on_from_there(slow):
+def test_a_text_is_stopped_and_continued(slow):
     slow.slide("length", 5000)
     slow.type("random-seed", "3")
     slow.element("generate").click()
@@ -240,7 +240,7 @@ def test_the_keyboard_alone_writes_and_stops(slow):
     assert 100 < len(slow.text) < 5003
 
 
-def test_surprise_is_shaded_when_it_is_asked_for(page):
+def test_surprisal_is_shaded_on_request(page):
     page.generate()
     plain = page.text
     assert not page.browser.find_elements("css selector", "#text [class^=b]")
@@ -250,7 +250,7 @@ def test_surprise_is_shaded_when_it_is_asked_for(page):
     assert page.text == plain
 
 
-def test_unknown_characters_are_repaired_or_left_out_by_name(page):
+def test_unknown_characters_are_repaired_or_reported(page):
     page.type("seed", "Жthe’ É?")
     page.generate()
     assert page.text.startswith("the' é")
@@ -262,7 +262,7 @@ def test_every_control_has_a_name_that_a_screen_reader_reads(page):
         assert control.accessible_name
 
 
-def test_the_page_stays_within_a_phone(browser, path):
+def test_the_page_fits_a_phone(browser, path):
     browser.set_window_size(375, 740)
     try:
         page = Page(browser, path)

@@ -30,7 +30,7 @@ from chargen.text.corpus import read
 from chargen.writing.clone import Clone
 from chargen.writing.originality import index
 from tests.conftest import contents, invoke
-from tests.files.test_damaged import NESTED, SPARSE, half_way, parts
+from tests.files.damage import NESTED, SPARSE, half_way, parts
 
 SEED, MUTATIONS = 22, 1000
 SECONDS, KILOBYTES = 10, 2**20  # of the processor for each of them, and of memory for all together

@@ -39,7 +39,7 @@ def test_the_conclusions_are_made_from_the_numbers():
     assert not holds
 
 
-def test_a_correlation_is_numpys_and_of_a_constant_none():
+def test_a_correlation_is_that_of_numpy_and_0_for_a_constant():
     from chargen.lab.state import correlate, features
 
     random = np.random.default_rng(0)
@@ -47,10 +47,10 @@ def test_a_correlation_is_numpys_and_of_a_constant_none():
     cells[:, 2] = 1
     expected = [np.corrcoef(cells[:, k], values)[0, 1] for k in range(2)]
     np.testing.assert_allclose(correlate(cells, values), [*expected, 0], atol=1e-12)
-    told = features('a "b\nc" d\n\n"e\n\nf')
-    assert "".join(map(str, told["a quotation is open"].astype(int))) == "0011110000011100"
-    assert told["characters in the line"][:6].tolist() == [1, 2, 3, 4, 0, 1]
-    assert told["letters in the word"][:5].tolist() == [1, 0, 0, 1, 0]
+    found = features('a "b\nc" d\n\n"e\n\nf')
+    assert "".join(map(str, found["a quotation is open"].astype(int))) == "0011110000011100"
+    assert found["characters in the line"][:6].tolist() == [1, 2, 3, 4, 0, 1]
+    assert found["letters in the word"][:5].tolist() == [1, 0, 0, 1, 0]
 
 
 def test_the_lessons_are_listed(here):
@@ -59,7 +59,7 @@ def test_the_lessons_are_listed(here):
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(LESSONS)
 
 
-def test_a_lesson_is_told_on_the_terminal_and_on_a_page_that_is_never_overwritten(here):
+def test_a_lesson_is_shown_on_the_terminal_and_on_a_page_that_is_never_overwritten(here):
     done = invoke("lab", "lengths", "--quick", "--output", "out")
     assert done.exit_code == 0, done.stderr
     assert "padded, with a mask" in done.stdout
@@ -74,22 +74,22 @@ def test_a_lesson_is_told_on_the_terminal_and_on_a_page_that_is_never_overwritte
 
 
 @pytest.mark.long
-def test_what_does_not_come_out_as_expected_is_named_and_ends_with_1(here):
-    # Two texts of one voice can't be told apart.
+def test_a_lesson_that_is_not_as_expected_is_named_and_exits_with_1(here):
+    # Two equal texts cannot be distinguished.
     for name in ("one", "two"):
         (here / f"{name}.txt").write_text("the cat sat on a mat and saw what it was\n" * 200, "utf-8")
     texts = ["--texts", "one.txt", "--texts", "two.txt"]
     done = invoke("lab", "author", "--quick", "--json", *texts)
     assert done.exit_code == 1
     assert "not as expected: author" in done.stderr
-    (told,) = json.loads(done.stdout)
-    assert told["lesson"] == "author"
-    assert not all(one["holds"] for one in told["conclusions"])
-    assert told["tables"][0]["rows"]
+    (record,) = json.loads(done.stdout)
+    assert record["lesson"] == "author"
+    assert not all(one["holds"] for one in record["conclusions"])
+    assert record["tables"][0]["rows"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told", "code"),
+    ("arguments", "message", "code"),
     [
         (["everything"], "'streams'", 2),
         (["author", "--texts", "book.txt"], "--texts needs two or more texts", 1),
@@ -98,15 +98,15 @@ def test_what_does_not_come_out_as_expected_is_named_and_ends_with_1(here):
         (["streams", "--output", "book.txt/here"], "name another folder", 1),
     ],
 )
-def test_what_can_not_be_run_is_refused_in_one_line(here, arguments, told, code):
+def test_a_lesson_that_is_not_possible_is_refused_in_one_line(here, arguments, message, code):
     (here / "small.txt").write_text("a b", "utf-8")
     done = invoke("lab", "--quick", *arguments)
     assert done.exit_code == code
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error: ")
 
 
-def test_a_page_needs_matplotlib_and_says_so_before_anything_is_run(monkeypatch, tmp_path):
+def test_a_missing_matplotlib_is_reported_before_any_experiment(monkeypatch, tmp_path):
     import sys
 
     from chargen.commands.lab import check_output
