@@ -103,11 +103,10 @@ def keras_function(settings: Settings) -> None:
 
 def stock_model(settings: Settings) -> Any:
     """Return the model as a stateful Keras model of batch size 1."""
-    from chargen.network.model import CharLM
     from chargen.network.stock import stateful_clone
     from chargen.store.run import open_model
 
-    return stateful_clone(CharLM.of(open_model(Path(settings["model"]))))
+    return stateful_clone(open_model(settings["model"]))
 
 
 def serve_draws(read: Callable[[Any], Any]) -> None:
@@ -130,7 +129,7 @@ def read_weights(settings: Settings) -> None:
 
     from chargen.store.run import open_model
 
-    file = open_model(Path(settings["model"]))
+    file = open_model(settings["model"])
     # A step reads one row of a table that holds the embedding times the lowest layer's kernel, and neither of the two.
     read = [w.size for name, w in file.weights.items() if name not in ("embedding", "lstm_0/kernel")]
     half = np.ones(sum(read) // 2, np.float32)

@@ -33,6 +33,10 @@ UNROLLS = {"keras": "Keras's layers", "loop": "compiled loops", "onednn": "compi
 NAMES_WIDTH = 19  # columns of an option's names in help; longer ones have a line of their own
 NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps a default on one line while help is wrapped
 MESSAGE_LENGTH = 300  # most characters of a line on standard error
+NO_TENSORFLOW = (
+    "this command needs TensorFlow, which is not installed: install chargen with Python 3.11 to 3.13 on Linux, macOS "
+    "(Apple silicon) or Windows (x86-64); chargen help start tells what works without it"
+)
 WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}  # errors of a write to an open file
 
 
@@ -58,11 +62,15 @@ def _short(line: str) -> str:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Turn a ChargenError or an OSError into a ClickException of one line."""
+    """Turn a ChargenError, an OSError or the absence of TensorFlow into a ClickException of one line."""
     try:
         yield
     except ChargenError as error:
         raise click.ClickException(" ".join(str(error).split())) from None
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras"):
+            raise
+        raise click.ClickException(NO_TENSORFLOW) from None
     except BrokenPipeError:
         raise
     except OSError as error:  # an error of an open file has no name, so what reads files names them itself

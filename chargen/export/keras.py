@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from chargen.export import Export
 from chargen.export.verify import Ids, Read, Reference, compare
-from chargen.network.model import CharLM
 from chargen.network.stock import stateful_clone
 from chargen.writing.clone import Floats
 
@@ -36,7 +35,7 @@ print(text)
 
 def write(export: Export, path: Path) -> None:
     """Write the file, with the metadata in its archive as ``chargen.json``."""
-    stateful_clone(CharLM.of(export.model)).save(path)
+    stateful_clone(export.model).save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(METADATA_NAME, export.json)
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import keras
 
-from chargen.network.model import CharLM
+from chargen.store.modelfile import ModelFile, weight_shapes
 
 
-def stateful_clone(model: CharLM, batch_size: int = 1) -> keras.Model:
-    """Return a stock Keras model with ``stateful=True`` and copies of the weights of ``model``.
+def stateful_clone(file: ModelFile, batch_size: int = 1) -> keras.Model:
+    """Return a stock Keras model with ``stateful=True`` and copies of the weights that `open_model` returns.
 
     It maps ids (batch_size, any length) to logits (batch_size, the same length, V) and keeps its state from call to
     call, until ``reset_state()`` of its LSTM layers (its ``layers[1:-1]``).
     """
-    config = model.config
+    config, characters = file.config, len(file.vocabulary)
     clone = keras.Sequential(
         [
             keras.Input(batch_shape=(batch_size, None), dtype="int32"),
-            keras.layers.Embedding(model.characters, config.embedding),
+            keras.layers.Embedding(characters, config.embedding),
             *(keras.layers.LSTM(config.units, return_sequences=True, stateful=True) for _ in range(config.layers)),
-            keras.layers.Dense(model.characters),
+            keras.layers.Dense(characters),
         ]
     )
-    for ours, theirs in zip([model.embedding, *model.lstm, model.dense], clone.layers, strict=True):
-        theirs.set_weights(ours.get_weights())
+    clone.set_weights([file.weights[name] for name in weight_shapes(characters, config)])
     return clone

@@ -328,9 +328,9 @@ def find_model(path: Path | None) -> Path:
     )
 
 
-def open_model(path: Path | None) -> ModelFile:
+def open_model(path: str | Path | None = None) -> ModelFile:
     """Return the model that `find_model` finds, in its form for inference."""
-    return ModelFile.read(find_model(path)).for_inference()
+    return ModelFile.read(find_model(None if path is None else Path(path))).for_inference()
 
 
 def refuse_taken(path: Path) -> None:

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -32,6 +32,7 @@ from chargen.text.gutenberg import books
 
 STANDARD_INPUT = "-"
 BUNDLED_BOOK = "book.txt"
+ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 # Bytes that are read at a time. A block's text and ids fit into the processor's cache: 1 << 20 takes 2.5 times as long.
 BLOCK_BYTES = 1 << 14
 MOST_COMBINING = 30  # marks on a character, in the Stream-Safe Text Format of Unicode's Standard Annex 15
@@ -227,7 +228,7 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
 
 @contextmanager
 def _readable(source: Source) -> Iterator[None]:
-    zstd = sys.modules.get("backports.zstd")
+    zstd = sys.modules.get(ZSTD)
     damage = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, *([zstd.ZstdError] if zstd else []))
     try:
         yield
@@ -252,10 +253,9 @@ def _opened(source: Source) -> IO[bytes]:
 
 def _zstd(name: str) -> Any:
     try:
-        from backports import zstd  # what Python 3.14 has as compression.zstd
+        return import_module(ZSTD)
     except ImportError:
         raise ChargenError(f"{name} can't be read: pip install 'chargen[zst]', or decompress it") from None
-    return zstd
 
 
 def _composed(texts: Iterable[str], reading: Reading) -> Iterator[str]:

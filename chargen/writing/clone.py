@@ -104,7 +104,7 @@ class Clone:
 
         Raises ChargenError if there is no model at ``path``.
         """
-        file = open_model(None if path is None else Path(path))
+        file = open_model(path)
         return cls(file.weights, file.vocabulary)
 
     def _set_rows(self, rows: int) -> None:
