@@ -6,6 +6,7 @@ import difflib
 import re
 import shutil
 import sys
+from textwrap import fill
 
 import click
 
@@ -48,8 +49,9 @@ def show_help(ctx: click.Context, words: tuple[str, ...]) -> None:
     else:
         known = [*TOPICS, *command_names(ctx)]
         close = difflib.get_close_matches(topic, known, 1)
-        hint = f": did you mean {close[0]}?" if close else "."
-        raise click.UsageError(f"there is no topic {topic}{hint} The topics are {', '.join(TOPICS)}")
+        hint = f": did you mean {close[0]}?" if close else ""
+        listed = fill(", ".join(TOPICS), 78, initial_indent="  ", subsequent_indent="  ")
+        raise click.UsageError(f"there is no topic {topic}{hint}\nThe topics are\n{listed}")
 
 
 def topics(ctx: click.Context) -> str:

@@ -141,7 +141,7 @@ def test_the_name_of_a_command_shows_its_help(name):
 def test_an_unknown_topic_names_the_topics(wrong, meant):
     result = invoke("help", wrong)
     assert result.exit_code == 2
-    assert f"there is no topic {wrong}: did you mean {meant}? The topics are start, " in result.stderr
+    assert f"there is no topic {wrong}: did you mean {meant}?\nThe topics are\n  start, " in result.stderr
     assert "did you mean" not in invoke("help", "zzz").stderr
 
 
