@@ -211,7 +211,7 @@ def test_a_worker_with_another_text_says_so_in_a_line(here):
     with by_hand(2, "book.txt", *SIZES, "--steps", "12", cwd=here, others=here / "elsewhere") as workers:
         _, err = workers[1].communicate(timeout=HANG)
         assert workers[1].returncode == 1
-        assert err.decode().startswith("Error: this worker hasn't got the chief's text: ")
+        assert err.decode().startswith("Error: this worker does not have the chief's text: ")
         assert err.count(b"\n") == 1
         _, err = workers[0].communicate(timeout=HANG)
         assert workers[0].returncode == 1
