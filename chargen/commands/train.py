@@ -99,8 +99,9 @@ def train(
     began = time.monotonic()
     explicit = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
     refuse_together(explicit)
-    request = request_of(explicit, files, parent, resume, values)
-    chief, replicas = machines(request.train.distribute)
+    chief, replicas = machines(values["distribute"])
+    # Only the chief's machine has the run.
+    request = request_of(explicit, files, parent, resume if chief else None, values)
     if run is not None and chief:
         from chargen.store.run import refuse_taken
 

@@ -370,6 +370,18 @@ def test_smaller_numbers_are_refused_above_their_allowed_growth(quantize, worst)
     assert all(failed == (change > worst) for change, failed in outcomes if abs(change - worst) > 1e-4)
 
 
+def test_unknown_characters_of_the_text_do_not_hide_a_difference():
+    """Their logit of -60,000 would be nearly all of the bits, of which a share is allowed."""
+    model = random_model(1)
+    clone = Clone(model.weights, model.vocabulary)
+    ids = drawn(clone)[:1000].copy()
+    ids[::10] = model.vocabulary.id_of(UNKNOWN)
+    reference = Reference(clone, ids, "a text", "int8")
+    assert "on 900 characters" in compare(artefact(model), reference, "here")[1]
+    with pytest.raises(ChargenError, match="does not agree"):
+        compare(artefact(model, shouting), reference, "here")
+
+
 def test_a_vocabulary_of_one_character_is_exported(tmp_path):
     config = ModelConfig(units=4, embedding=2)
     weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(1, config).items()}

@@ -14,8 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from chargen import ChargenError
+from chargen.cli import main
 from chargen.commands.common import configured
 from chargen.commands.launch import tf_configs
 from chargen.commands.train import train as train_command
@@ -217,6 +219,19 @@ def test_a_worker_with_another_text_says_so_in_a_line(here):
         assert workers[0].returncode == 1
         assert b"a worker stopped" in err
     assert not (here / "runs").exists()  # where there would be a run that never began, and the newest
+
+
+def test_a_worker_that_resumes_leaves_the_newest_run_to_the_chief(here, monkeypatch):
+    """Its machine may have no run at all."""
+
+    def joining(name):
+        raise ChargenError("it joins the others")
+
+    cluster = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
+    monkeypatch.setattr("chargen.training.distribute.strategy", joining)
+    result = CliRunner().invoke(main, ["train", "--resume", "--distribute", "workers"])
+    assert result.output == "Error: it joins the others\n"
 
 
 @pytest.mark.long
