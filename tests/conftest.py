@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -144,6 +145,13 @@ def fake(monkeypatch):
 def invoke(*arguments: object, stdin: str | bytes | None = None, color: bool = False) -> Result:
     """Run the command in this process."""
     return CliRunner().invoke(main, [*map(str, arguments)], input=stdin, color=color)
+
+
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """Return the commands of a group by name."""
+    context = click.Context(group)
+    names = group.list_commands(context)
+    return {name: found for name in names if (found := group.get_command(context, name)) is not None}
 
 
 def command(*arguments: str) -> list[str]:

@@ -15,7 +15,7 @@ from chargen import __version__
 from chargen.cli import main
 from chargen.commands.manual import OPTIONS, TOPICS
 from chargen.export import FORMATS, Export
-from tests.conftest import HANG
+from tests.conftest import HANG, commands_of
 from tests.export.test_export import random_model
 
 ROOT = Path(__file__).parents[1]
@@ -61,15 +61,15 @@ def every_command_line():
 def parse(group, words):
     """Parse the words of a command, or of a command in a group of commands."""
     name = words[0] if words else ""
-    if isinstance(group, click.Group) and name in group.commands:
-        parse(group.commands[name], words[1:])
+    if isinstance(group, click.Group) and name in commands_of(group):
+        parse(commands_of(group)[name], words[1:])
     else:
         group.make_context(group.name, list(words))
 
 
 def leaves(group=main, before=""):
     """Every command that is no group, by its name."""
-    for name, command in group.commands.items():
+    for name, command in commands_of(group).items():
         if isinstance(command, click.Group):
             yield from leaves(command, f"{before}{name} ")
         else:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -49,7 +49,8 @@ ESCAPES = r"\n, \t, \\, \xXX, \uXXXX and \UXXXXXXXX"
 EXCLUDING = {  # an option, and those that it can't be combined with; options named by their parameters
     "seed": {"seed_file", "seed_from_book"},
     "seed_file": {"seed_from_book"},
-    "pattern": {"length", "allow", "forbid", "top_k", "top_p", "min_p", "stops", "until_newline"},
+    # A pattern is scored with all of the model's probabilities: only these two options apply to it.
+    "pattern": {f.name for f in fields(SampleConfig)} - {"temperature", "random_seed"} | {"stops", "until_newline"},
     "as_json": {"color", "no_seed"},
     "interactive": {"pattern", "count", "output", "stops", "until_newline", "originality", "save_state"}
     | {"as_json", "color", "no_seed"},

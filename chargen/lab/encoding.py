@@ -66,7 +66,7 @@ def learn(encoding: Encoding, ids: Any, characters: int, setting: Setting) -> tu
     """Train on random windows of a text, all but its last tenth; return the curve on that, and characters a second."""
     keras.utils.set_random_seed(setting.random_seed)
     random = np.random.default_rng(setting.random_seed)
-    held_out, steps = len(ids) // 10, setting.pick(1200, 150)
+    held_out, steps = len(ids) // 10, setting.pick(1200, 90)
     model = keras.Sequential(
         [
             keras.Input(encoding.shape),

@@ -20,8 +20,9 @@ LARGEST_MMAP_THRESHOLD, LARGEST_TRIM_THRESHOLD = 32 << 20, 2**31 - 1  # bytes, t
 def choose(train: TrainConfig, replicas: int = 1) -> tuple[Execution, str]:
     """Return how this machine computes a model, and the reason in a few words.
 
-    The choice follows from device, processor features, batch size, replicas and threads, without a measurement: equal
-    machines choose equally. A run chooses once and keeps the choice.
+    The choice follows from precision, device, processor features, batch size, replicas and threads, without a
+    measurement: equal machines choose equally. A run chooses once and keeps the choice. The measurements behind it are
+    in the manual's page of choices.
     """
     fast_bfloat16 = multiplies_bfloat16()
     threads = train.threads or cores()

@@ -303,7 +303,7 @@ def newest(folder: Path = RUNS) -> Path:
     """Return the folder of the run in ``folder`` that was written to last. Raises ChargenError if there is none."""
     configs = list(folder.glob(f"[!.]*/{CONFIG}"))
     if not configs:
-        raise ChargenError("there is no run here yet: make one with `chargen train book.txt`")
+        raise ChargenError("there is no run here yet: make one with `chargen train`, or `chargen train FILE`")
 
     def written(config: Path) -> float:
         files = (config.parent / name for name in (config.name, METRICS, MODEL, CHECKPOINT))
@@ -323,6 +323,8 @@ def find_model(path: Path | None) -> Path:
     for file in (path / MODEL, path / CHECKPOINT):
         if file.exists():
             return file
+    if any(path.glob(f"[!.]*/{CONFIG}")):
+        raise ChargenError(f"{path} is a folder of runs: name one of them, such as {quote(str(newest(path)))}")
     raise ChargenError(
         f"{path} has no model yet: if it is a run, go on with `chargen train --resume {quote(str(path))}`"
     )

@@ -60,7 +60,10 @@ def top_p(logits: Logits, p: float) -> Logits:
 
 def min_p(logits: Logits, p: float) -> Logits:
     """Keep characters at least p times as probable as the most likely one, p from 0 to 1 (Nguyen et al. 2024)."""
-    return np.where(logits >= logits.max(-1, keepdims=True) + np.log(p) - 1e-12, logits, -np.inf) if p else logits
+    if not p:
+        return logits
+    lowest = logits.max(-1, keepdims=True) + np.log(p) - 1e-12  # so that rounding does not remove a tie at p
+    return np.where(logits >= lowest, logits, -np.inf)
 
 
 def _keep_likeliest(logits: Logits, keep: npt.NDArray[np.bool_]) -> Logits:

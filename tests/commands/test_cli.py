@@ -16,12 +16,12 @@ from chargen.files.arrays import read_arrays, write_arrays
 from chargen.store.modelfile import ModelFile
 from chargen.store.run import Run, newest
 from chargen.writing.clone import StateHeader
-from tests.conftest import SMALL, contents
+from tests.conftest import SMALL, commands_of, contents
 from tests.conftest import invoke as run
 
 
 def commands(group=main, before=()):
-    for name, command in sorted(group.commands.items()):
+    for name, command in sorted(commands_of(group).items()):
         if isinstance(command, click.Group):
             yield from commands(command, (*before, name))
         else:
@@ -87,7 +87,7 @@ def write(path, data):
         ),
         (b"", ["train", "--resume"], "no run here yet: make one with"),
         (b"", ["train", "--resume", "bad"], "bad is not a run"),
-        (b"", ["sample"], "no run here yet: make one with `chargen train book.txt`"),
+        (b"", ["sample"], "no run here yet: make one with `chargen train`"),
         (b"text", ["sample", "--model", "bad"], "bad is cut short, or not a file of chargen's"),
         (b"text", ["train", "book.txt", "--run", "bad"], "bad exists and is left as it is"),
         (b"text", ["train", "book.txt", "--run", "bad/run"], "can't be made: Not a directory"),

@@ -14,7 +14,7 @@ from chargen.commands.manual import TOPICS, page, topic_of
 from chargen.commands.render import rendered
 from chargen.terminal import columns
 from tests.commands.test_terminal_faults import in_terminal
-from tests.conftest import invoke
+from tests.conftest import commands_of, invoke
 from tests.test_docs import leaves
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -147,10 +147,10 @@ def test_an_unknown_topic_names_the_topics(wrong, meant):
 
 def test_commands_are_listed_in_the_order_of_the_work_and_not_cut():
     order = ["train", "sample", "eval", "plot", "export", "launch", "lab", "bench", "help"]
-    assert list(main.commands) == order
+    assert list(commands_of(main)) == order
     for group, output in ((main, invoke("--help").output), (bench, invoke("bench", "--help").output)):
         listed = re.findall(r"^  (\w+) +(.*)$", output.split("Commands:\n")[1].split("\n\n")[0], re.M)
-        assert listed == [(name, command.short_help) for name, command in group.commands.items()]
+        assert listed == [(name, command.short_help) for name, command in commands_of(group).items()]
 
 
 def test_without_arguments_a_newcomer_is_told_what_to_type():

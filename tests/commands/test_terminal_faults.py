@@ -27,7 +27,7 @@ from chargen.terminal import columns, cut, fitted, shown
 from chargen.text.vocabulary import Vocabulary
 from chargen.training.loop import Validation
 from chargen.writing import interactive
-from tests.conftest import HANG, SMALL, chargen, command
+from tests.conftest import HANG, SMALL, chargen, command, commands_of
 
 HOSTILE = "a\x1b[31m\x07\x7f\x9b\u202e"
 FULL = Path("/dev/full")
@@ -295,7 +295,7 @@ def test_the_table_of_a_training_fits_80_columns():
 
 def test_help_texts_fit_80_columns():
     def helps(group, *before):
-        for name, one in group.commands.items():
+        for name, one in commands_of(group).items():
             yield run(*before, name, "--help").stdout
             if isinstance(one, click.Group):
                 yield from helps(one, *before, name)
