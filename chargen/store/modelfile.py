@@ -287,6 +287,6 @@ class Checkpoint(ModelFile):
     HEADER: ClassVar[type[ModelHeader]] = CheckpointHeader
 
     @property
-    def rows(self) -> int:
-        """B, the rows of the LSTM state; 0 if there is none."""
-        return next((len(array) for name, array in self.extra.items() if name.startswith("state/")), 0)
+    def rows(self) -> int | None:
+        """B, the rows of the LSTM state; None if there is no state."""
+        return next((len(array) for name, array in self.extra.items() if name.startswith("state/")), None)

@@ -264,7 +264,7 @@ class Run:
         config, step = self.config, Progress.of(checkpoint).step
         if (checkpoint.config, checkpoint.summary["sha256"]) != (config.model, config.sha256):
             raise ChargenError(f"{self.checkpoint_path} is of another run: restore this run's own, or start a new run")
-        rows = checkpoint.rows or config.train.batch_size
+        rows = config.train.batch_size if checkpoint.rows is None else checkpoint.rows
         with errors_of(self.config_path, MEND):
             if rows != config.train.batch_size:
                 raise DamagedError(f"train.batch_size: the checkpoint has {rows:,} streams")

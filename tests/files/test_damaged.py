@@ -173,6 +173,13 @@ def test_the_checkpoint_of_a_run_that_starts_from_a_model_has_neither_moments_no
     assert run.checkpoint().extra == {}
 
 
+def test_a_state_without_rows_is_not_that_of_a_run(run):
+    file = Checkpoint.read(run.checkpoint_path)
+    extra = {name: array[:0] if name.startswith("state/") else array for name, array in file.extra.items()}
+    Checkpoint(file.weights, file.vocabulary, file.config, file.summary, extra).write(run.checkpoint_path)
+    refused(invoke("train", "--resume", run.path), "config.json", "train.batch_size: the checkpoint has 0 streams")
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.safetensors", "config.json", "metrics.jsonl"])
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device", "30,"])
 def test_a_run_with_something_else_in_place_of_a_file_is_refused_without_reading(run, name, kind):
