@@ -47,8 +47,8 @@ def show_help(ctx: click.Context, words: tuple[str, ...]) -> None:
     elif command := found(ctx.find_root(), topic):
         click.echo(command.get_help())
     else:
-        close = difflib.get_close_matches(topic, TOPICS, 1) or difflib.get_close_matches(topic, command_names(ctx), 1)
-        hint = f": did you mean {close[0]}?" if close else ""
+        close = difflib.get_close_matches(topic, dict.fromkeys([*TOPICS, *command_names(ctx)]), 2)
+        hint = f": did you mean {' or '.join(close)}?" if close else ""
         listed = fill(", ".join(TOPICS), 78, initial_indent="  ", subsequent_indent="  ")
         raise click.UsageError(f"there is no topic {topic}{hint}\nThe topics are\n{listed}")
 

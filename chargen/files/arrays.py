@@ -142,7 +142,9 @@ def _head(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], dict[s
         with suppress(DamagedError, LookupError, TypeError, AttributeError, ValueError):
             table = parsed(file.read(length))
             return table, dict(parsed(table.pop("__metadata__")["chargen"]))
-    raise ChargenError(f"{path} is cut short, or not a file of chargen's: give a run, or a file from one")
+    raise ChargenError(
+        f"{path} is cut short, or not a file of chargen's, and cannot be read: give a run, or a file from one"
+    )
 
 
 def _header(values: dict[str, Any], path: Path, headers: tuple[type[H], ...]) -> H:
