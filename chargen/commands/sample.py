@@ -300,7 +300,8 @@ def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, value
     if skipped:
         hint = advice(skipped, escapes=values["escapes"] or values["seed"] is None)
         if not read:
-            known = "".join(c for c in vocabulary.characters if c.isprintable() and not c.isspace())
+            shown = (c for c in vocabulary.characters if c.isprintable() and not c.isspace())
+            known = "".join(c for c in shown if c != vocabulary.unknown)
             raise ChargenError(
                 f"the model has never seen {named(skipped)}, and the seed has no other characters: "
                 f"give characters that it knows, such as {known[-NAMED:]}{hint}"

@@ -25,7 +25,7 @@ from chargen.config import ModelConfig, SampleConfig
 from chargen.files.disk import PREFIX
 from chargen.store.modelfile import ModelFile, weight_shapes
 from chargen.terminal import Clusters
-from chargen.text.vocabulary import Vocabulary
+from chargen.text.vocabulary import UNKNOWN, Vocabulary
 from chargen.writing import originality, pattern
 from chargen.writing.clone import Clone
 from chargen.writing.generate import LENGTH, SIGNAL, Piece, Until, batch_rows, generate, samples, seed_of
@@ -475,3 +475,11 @@ def test_a_seed_that_loses_characters_says_how_to_give_them(model):
     assert len(result.stderr) < 300
     assert "and 507 more" in result.stderr
     assert "give characters that it knows, such as bcdehnot" in result.stderr
+
+
+def test_the_unknown_character_is_not_among_those_that_are_suggested(tmp_path):
+    vocabulary, config = Vocabulary("abc" + UNKNOWN, UNKNOWN), ModelConfig(1, 3, 2)
+    weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(4, config).items()}
+    ModelFile(weights, vocabulary, config, {}, {}).write(tmp_path / "m")
+    result = invoke("sample", "--model", tmp_path / "m", "--seed", "☃")
+    assert result.stderr.endswith("give characters that it knows, such as abc\n")
