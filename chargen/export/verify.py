@@ -47,9 +47,8 @@ def compare(start: Callable[[], Read], reference: Reference, runtime: str) -> li
     """
     exact = reference.quantize == "none"
     ids = reference.ids[: TEXT_CHARACTERS // 5 if exact else TEXT_CHARACTERS + 1]
-    read, clone = start(), reference.clone
+    read, clone, known = start(), reference.clone, known_ids(reference.clone)
     clone.reset_states()
-    known = known_ids(clone)
     largest, before, after, counted = 0.0, 0.0, 0.0, 0
     for part, following in parts(ids):
         ours, theirs = clone.read(part), checked(read(part), len(part), clone, runtime)

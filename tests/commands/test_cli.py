@@ -414,6 +414,7 @@ def test_a_stop_text_that_the_model_never_writes_is_warned_of(trained):
     assert "never writes § (U+00A7)" in result.stderr
 
 
+@pytest.mark.long
 def test_a_model_goes_on_with_a_text_of_other_characters_and_tells_what_it_forgot(here, trained):
     (here / "new.txt").write_text("Ça va? " * 300 + "a cat\n" * 100, "utf-8")
     arguments = ["--batch-size", "4", "--seq-length", "8", "--steps", "12"]
