@@ -211,7 +211,7 @@ def test_several_files_are_shown_each_in_a_line_with_all_that_was_asked_for(trai
 @pytest.fixture
 def dna(here):
     """An untrained model of four letters, none of which is an a."""
-    vocabulary, config, random = Vocabulary("CGTU"), ModelConfig(1, 4, 2), np.random.default_rng(1)
+    vocabulary, config, random = Vocabulary("CGTU"), ModelConfig(units=4, embedding=2), np.random.default_rng(1)
     shapes = weight_shapes(len(vocabulary), config)
     weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     ModelFile(weights, vocabulary, config, {}, {}).write(here / "dna.safetensors")
