@@ -5,7 +5,7 @@ The command line and the files are made from these.
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -28,7 +28,7 @@ def option(
     on_resume: bool = False,
     inherited: bool = False,
 ) -> Any:
-    """Declare a field that is also a command-line option.
+    """Declare a field that is also a command-line option. With MISSING for its ``default``, the field must be given.
 
     ``group`` is the heading under which --help lists it, ``metavar`` the name of its value there. ``minimum`` and
     ``maximum`` are the ends of its range; ``exclusive`` excludes both. ``choices``, if there are any, are the only
@@ -87,13 +87,13 @@ def _declared(
     return Annotated[kind, Meta(gt=low, lt=high) if exclusive else Meta(ge=low, le=high)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
     """The shape of the network. With the size of the vocabulary it determines the shape of every weight."""
 
     layers: int = option(1, "Number of LSTM layers.", group="Network", minimum=1, maximum=1000, inherited=True)
     units: int = option(
-        384, "Units of each LSTM layer.", group="Network", minimum=1, maximum=2**16, planned=True, inherited=True
+        MISSING, "Units of each LSTM layer.", group="Network", minimum=1, maximum=2**16, planned=True, inherited=True
     )
     embedding: int = option(
         64, "Size of the character embedding.", group="Network", minimum=1, maximum=2**16, inherited=True
@@ -153,8 +153,8 @@ class TrainConfig(Config):
         minimum=1,
         planned=True,
     )
-    learning_rate: float = option(
-        0.014,
+    learning_rate: float | None = option(
+        None,
         "Peak learning rate (warm-up, cosine decay).",
         group="Optimisation",
         minimum=0,
@@ -162,12 +162,12 @@ class TrainConfig(Config):
         exclusive=True,
         planned=True,
     )
-    # Both are None until the number of steps is known, and 0 until then. A run given minutes has to be measured first.
+    # Both are None, and count as 0, until the number of steps is known. A run given minutes has to be measured first.
     dropout: float | None = option(
-        0.1, "Dropout rate on each layer's outputs.", group="Optimisation", minimum=0, maximum=0.95, planned=True
+        None, "Dropout rate on each layer's outputs.", group="Optimisation", minimum=0, maximum=0.95, planned=True
     )
     weight_drop: float | None = option(
-        0.0,
+        None,
         "Dropout rate on the recurrent kernels.",
         group="Optimisation",
         minimum=0,

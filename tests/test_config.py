@@ -6,7 +6,9 @@ from chargen import ChargenError
 from chargen.config import ModelConfig, SampleConfig, TrainConfig
 
 
-@pytest.mark.parametrize("config", [ModelConfig(3, 7, 5), TrainConfig(epochs=2.5, patience=4), SampleConfig()])
+@pytest.mark.parametrize(
+    "config", [ModelConfig(layers=3, units=7, embedding=5), TrainConfig(epochs=2.5, patience=4), SampleConfig()]
+)
 def test_a_configuration_comes_back_from_json_as_it_was(config):
     assert type(config).from_json(config.to_json()) == config
 
@@ -34,6 +36,11 @@ def test_a_value_of_the_wrong_type_or_range_is_named(values, named):
 def test_an_open_range_leaves_its_ends_out():
     with pytest.raises(ChargenError, match="validation"):
         TrainConfig.from_json({"validation": 1.0})
+
+
+def test_the_units_have_no_default():
+    with pytest.raises(ChargenError, match="units: it is missing"):
+        ModelConfig.from_json({})
 
 
 def test_an_unknown_field_is_passed_over_and_a_missing_one_takes_its_default():

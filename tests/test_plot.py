@@ -1,3 +1,4 @@
+import re
 import struct
 import xml.etree.ElementTree as ET
 
@@ -43,3 +44,12 @@ def test_the_error_without_matplotlib_says_how_to_install_it(monkeypatch, kind):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ChargenError, match=r"pip install 'chargen\[plot\]'"):
         curves([("one", RECORDS)], kind)
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_a_picture_names_every_run_as_it_is_called(kind):
+    names = ["_x", r"$\foo$", "a$b$", "r\udcff", "e\x1b[0m", "_", "$$"]
+    drawn = curves([(name, RECORDS) for name in names], kind)
+    if kind == "svg":
+        told = re.findall(r"<!-- (.*): 2\.500 at best -->", drawn.decode())
+        assert told == ["_x", r"$\foo$", "a$b$", r"r\udcff", r"e\u001b[0m", "_", "$$"]

@@ -110,7 +110,7 @@ def steps(settings: Settings) -> None:
     from chargen.training.step import Controls
 
     corpus = read([settings["folder"]], cache=Path(settings["cache"]))
-    train = TrainConfig()
+    train = TrainConfig(dropout=0.1, weight_drop=0.0)
     part = corpus.split(train)[0]
     update, state, _ = compiled(len(corpus.vocabulary), ModelConfig(units=128), train)
     windows = Streams(part.ids, train.batch_size, train.seq_length, part.starts).read_ahead(0)

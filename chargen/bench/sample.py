@@ -35,7 +35,7 @@ def untrained(path: Path) -> Path:
     from chargen.store.modelfile import ModelFile, weight_shapes
     from chargen.text.corpus import read
 
-    vocabulary, config, generator = read([]).vocabulary, ModelConfig(2, 512), np.random.default_rng(1)
+    vocabulary, config, generator = read([]).vocabulary, ModelConfig(layers=2, units=512), np.random.default_rng(1)
     shapes = weight_shapes(len(vocabulary), config)
     weights = {name: generator.normal(0, 0.04, shape).astype(np.float32) for name, shape in shapes.items()}
     ModelFile(weights, vocabulary, config, {}, {}).write(path)

@@ -78,7 +78,7 @@ def chargen_step(settings: Settings) -> None:
     from chargen.training.step import Controls
 
     characters, source = windows(settings)
-    train = TrainConfig.from_json({"dropout": 0.0, **settings})
+    train = TrainConfig.from_json({"dropout": 0.0, "weight_drop": 0.0, **settings})
     update, state, execution = compiled(characters, ModelConfig.from_json(settings), train)
     position = 0
 

@@ -11,6 +11,9 @@ import click
 from chargen.commands.common import UNROLLS, Command, Group, configured, options, quiet, say
 from chargen.config import ModelConfig, TrainConfig
 
+# The sizes of a benchmark's model: a run's would follow the text and the machine.
+SIZES = {"units": 384, "output_rank": 0, "batch_size": 64, "seq_length": 64}
+
 
 @click.group(cls=Group, short_help="Measure speed and memory, beside other programs.")
 def bench() -> None:
@@ -34,8 +37,8 @@ def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
     """,
 )
 @click.argument("files", nargs=-1, type=click.Path(exists=True))
-@options(ModelConfig)
-@options(TrainConfig, only=("batch_size", "seq_length", "precision", "threads"))
+@options(ModelConfig, defaults=SIZES)
+@options(TrainConfig, ("batch_size", "seq_length", "precision", "threads"), SIZES)
 @click.option("--torch", is_flag=True, help="Measure PyTorch too, in float32 and bfloat16; it must be installed.")
 @click.option("--rounds", type=click.IntRange(1), default=12, show_default=True, help="Rounds; the best counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
@@ -97,8 +100,8 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
     """,
 )
 @click.argument("files", nargs=-1, type=click.Path(exists=True))
-@options(ModelConfig)
-@options(TrainConfig, only=("batch_size", "seq_length", "precision"))
+@options(ModelConfig, defaults=SIZES)
+@options(TrainConfig, ("batch_size", "seq_length", "precision"), SIZES)
 @click.option("--steps", type=click.IntRange(20), default=60, show_default=True, help="Training steps.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each number of workers.")
 def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -232,12 +232,12 @@ class Encoding(click.ParamType):  # type: ignore[type-arg]  # generic only since
 
 
 def options(
-    config: type[Config], only: Collection[str] = (), *, planning: bool = False
+    config: type[Config], only: Collection[str] = (), defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that adds an option for each field of a configuration to a command.
 
-    An option has the field's name, type, range and help. ``only`` limits the fields. With ``planning``, the fields that
-    `plan` can choose have no default, so that their value is None unless they are given.
+    An option has the field's name, type, range and help. ``only`` limits the fields. The fields that `plan` can choose
+    have no default but that in ``defaults``, so that their value is None unless they are given.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -258,12 +258,12 @@ def options(
                 value_type = click.Choice(f.metadata["choices"])
             elif kind is float:
                 value_type = Finite(low, high, min_open=exclusive, max_open=exclusive and high is not None)
-            planned = planning and f.metadata["planned"]
+            default = defaults.get(f.name, None if f.metadata["planned"] else f.default)
             command = click.option(
                 name,
                 type=value_type,
-                default=None if planned else f.default,
-                show_default="chosen" if planned else f.default is not None,
+                default=default,
+                show_default=default is not None or (f.metadata["planned"] and "chosen"),
                 metavar=f.metadata["metavar"] or None,
                 help=f.metadata["help"],
                 **shown_as,

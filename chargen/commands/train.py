@@ -57,8 +57,8 @@ SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked
     """,
 )
 @click.argument("files", nargs=-1, type=Texts())
-@options(ModelConfig, planning=True)
-@options(TrainConfig, planning=True)
+@options(ModelConfig)
+@options(TrainConfig)
 @click.option(
     "--run",
     type=click.Path(path_type=Path),
@@ -154,7 +154,8 @@ def request_of(
     if values["cache"] is not None:
         values["cache"] = os.path.abspath(values["cache"])  # noqa: PTH100  # resolve() would follow links
     old = None if resume is None else Path(resume) if resume else newest()
-    return Request(configured(ModelConfig, values), configured(TrainConfig, values), explicit, files, parent, old)
+    model = {name: values[name] for name in ModelConfig.types() if values[name] is not None}
+    return Request(model, configured(TrainConfig, values), explicit, files, parent, old)
 
 
 def machines(distribute: str) -> tuple[bool, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import count, islice
 from typing import Any
 
@@ -20,18 +21,19 @@ from chargen.training.schedule import learning_rate
 from chargen.training.step import Controls, compile_step
 
 Floats = npt.NDArray[np.float32]
+LEARNING_RATE = 0.014  # of the lessons that do not give their own
 
 
 class Learner:
     """A model and its training step, which can start over with another random seed without compiling again."""
 
     def __init__(self, characters: int, shape: ModelConfig, settings: TrainConfig) -> None:
-        """Make a model for a vocabulary of ``characters`` characters."""
+        """Make a model for a vocabulary of ``characters`` characters, to be trained without weight drop."""
         execution, _ = choose(settings)
         self.model = CharLM(characters, shape, settings.random_seed, execution)
         self.settings = settings
         self._adam = Adam(self.model.named_weights(), settings.clip_norm)
-        self._update = compile_step(self.model, self._adam, settings)
+        self._update = compile_step(self.model, self._adam, replace(settings, weight_drop=0.0))
         # Keras's layers read windows of any shape without compiling for each.
         self._reader = CharLM(characters, shape)
         self._costs = tf.function(self._read, reduce_retracing=True)
@@ -47,7 +49,7 @@ class Learner:
         """Make a number of updates, with the state carried from window to window except in rows that begin."""
         state = self.model.zero_state(self.settings.batch_size)
         for step, window in enumerate(islice(windows, steps)):
-            rate = learning_rate(step, 0, steps, self.settings.learning_rate)
+            rate = learning_rate(step, 0, steps, self.settings.learning_rate or LEARNING_RATE)
             state, *_ = self._update(window, state, Controls(tf.constant(step, tf.int64), tf.constant(rate)))
 
     def costs(self, ids: npt.NDArray[Any]) -> Floats:

@@ -53,7 +53,7 @@ def answer(setting: Setting) -> Answer:
 def prepared(setting: Setting) -> tuple[Learner, list[Any]]:
     """Train a model; return it and the ids (n,) of random paragraphs of different lengths."""
     vocabulary = Vocabulary.of(setting.text)
-    train = TrainConfig(batch_size=16, seq_length=64, random_seed=setting.random_seed)
+    train = TrainConfig(batch_size=16, seq_length=64, dropout=0.1, random_seed=setting.random_seed)
     learner = Learner(len(vocabulary), ModelConfig(units=setting.pick(192, 48)), train)
     learner.learn(in_order(vocabulary.encode(setting.text), train), setting.pick(800, 80))
     paragraphs = [p + "\n" for p in setting.text.split("\n\n") if 20 <= len(p) <= 600]

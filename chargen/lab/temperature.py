@@ -26,7 +26,7 @@ def answer(setting: Setting) -> Answer:
     text = setting.text
     vocabulary = Vocabulary.of(text)
     ids = vocabulary.encode(text)
-    train = TrainConfig(batch_size=32, seq_length=64, random_seed=setting.random_seed)
+    train = TrainConfig(batch_size=32, seq_length=64, dropout=0.1, random_seed=setting.random_seed)
     learner = Learner(len(vocabulary), ModelConfig(units=setting.pick(256, 48)), train)
     learner.learn(in_order(ids, train), setting.pick(1200, 200))
     length = setting.pick(16, 8)  # characters; a passage of this length from the book counts as copied

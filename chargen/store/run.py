@@ -81,6 +81,9 @@ class RunConfig:
             yield "train: exactly one of minutes, epochs and steps must be given"
         if self.stop is None and train.minutes is None:
             yield "stop: it is null, but no minutes are given"
+        for name in ("learning_rate", *([] if self.stop is None else ["dropout", "weight_drop"])):
+            if getattr(train, name) is None:
+                yield f"train.{name}: it is null"
         if self.stop is not None and self.stop < self.start:
             yield "stop: it is before the start"
         if not _is_encoding(train.encoding):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chargen import ChargenError
-from chargen.config import Execution, inherited
+from chargen.config import Execution
 from chargen.store.modelfile import ModelFile
 from chargen.store.run import Run, RunConfig, find_model
 from chargen.text.corpus import Advance, Corpus, Part, cache_folder, read
@@ -85,7 +85,7 @@ def new(request: Request, replicas: int, advance: Advance = lambda characters: N
     corpus = read(request.files, request.train, known, cache_folder(request.train), advance)
     machine = Machine(replicas * plan.training_speed(request.train), replicas)
     if old is not None:
-        request = replace(request, model=old.config, explicit={*request.explicit, *inherited()})
+        request = replace(request, model=old.config.to_json())
     config = plan.plan(request, corpus, machine)
     if parent is not None:
         config = replace(config, parent=str(parent.resolve()), known=known)
@@ -94,8 +94,7 @@ def new(request: Request, replicas: int, advance: Advance = lambda characters: N
         Streams(training.ids, config.train.batch_size, config.train.seq_length)
     except ChargenError as error:
         raise ChargenError(f"{corpus.name}: {error}") from None
-    chosen = "units" not in request.explicit
-    reason = plan.reason(config, corpus, machine.speed) if chosen else ""
+    reason = "" if "units" in request.model else plan.reason(config, corpus, machine.speed)
     return Decision(config, corpus, reason=reason, parent=old)
 
 

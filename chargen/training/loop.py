@@ -164,6 +164,7 @@ class Session:
     def dispatch(self, requests: Requests) -> Requests:
         """Start the next update; return the requests of the one before. Raises Diverged if that was not made."""
         config, step = self.run.config, self.progress.step
+        assert config.train.learning_rate is not None
         rate = learning_rate(step, config.start, config.stop, config.train.learning_rate)
         self._rate = self.progress.factor * rate
         counters = tf.constant(step, tf.int64), tf.constant(self._rate), tf.constant(requests, tf.float32)

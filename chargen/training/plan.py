@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -50,9 +50,9 @@ MEASURED_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Request:
-    """What a training is asked for. Options that are not ``explicit`` are chosen by the rule."""
+    """What a training is asked for. The rule chooses the rest of the network, and the options that are None."""
 
-    model: ModelConfig
+    model: Mapping[str, Any]  # fields of the ModelConfig, by name
     train: TrainConfig
     explicit: Collection[str] = frozenset()  # names of the options that were given
     files: tuple[str, ...] = ()
@@ -79,18 +79,16 @@ def plan(request: Request, corpus: Corpus, machine: Machine) -> RunConfig:
     characters = len(corpus.split(train)[0].ids)
     if train.minutes is train.epochs is train.steps is None:
         train = replace(train, minutes=DEFAULT_MINUTES)
-    units = request.model.units if "units" in explicit else None
-    chosen = sizes(characters, len(corpus.vocabulary), train, machine.speed, units)
-    chosen = {name: value for name, value in chosen.items() if name not in explicit}
-    model = replace(request.model, **{n: v for n, v in chosen.items() if hasattr(request.model, n)})
-    train = replace(train, **{n: v for n, v in chosen.items() if hasattr(train, n)})
+    chosen = sizes(characters, len(corpus.vocabulary), train, machine.speed, request.model.get("units"))
+    rate = chosen.pop("learning_rate")
+    model = ModelConfig(**{**chosen, **request.model})
     batch_size, seq_length = train.batch_size, train.seq_length
     if "batch_size" not in explicit:
         at_most, shorten = max(batch_size, replicas), "seq_length" not in explicit
         batch_size, seq_length = fit(characters, at_most, seq_length, shorten=shorten, multiple=replicas)
     elif "seq_length" not in explicit:
         seq_length = max(1, min(seq_length, (characters - 1) // batch_size))
-    train = replace(train, batch_size=batch_size, seq_length=seq_length)
+    train = replace(train, batch_size=batch_size, seq_length=seq_length, learning_rate=train.learning_rate or rate)
     if batch_size % replicas:
         less = batch_size // replicas * replicas
         would = f"{less} or {less + replicas}" if less else f"{replicas}"
@@ -168,8 +166,6 @@ def sizes(
         "units": units,
         "output_rank": output_rank(units, vocabulary),
         "learning_rate": min(HIGHEST_LEARNING_RATE, round(UNIT_LEARNING_RATE / units**0.5, 4)),
-        "dropout": None,  # chosen when the number of steps is known
-        "weight_drop": None,
     }
 
 

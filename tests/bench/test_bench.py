@@ -1,14 +1,20 @@
 import json
+import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from chargen import ChargenError
 from chargen.bench import train
+from chargen.bench.sample import first_character_seconds
 from chargen.bench.scale import scale
-from chargen.bench.sides import interleaved
+from chargen.bench.sides import Side, interleaved
 from chargen.cli import main
+from chargen.config import ModelConfig
 from chargen.machine import multiplies_bfloat16
+from chargen.store.modelfile import ModelFile, weight_shapes
+from chargen.text.vocabulary import Vocabulary
 
 
 @pytest.mark.long
@@ -78,3 +84,39 @@ def test_an_error_of_the_scaled_training_is_reported(here):
     sizes = {"layers": 1, "units": 8, "embedding": 4, "batch_size": 3, "seq_length": 4, "precision": "float32"}
     with pytest.raises(ChargenError, match="worker 0 failed"):
         scale({**sizes, "files": ["book.txt"]}, 2, 30)
+
+
+TALKATIVE = "import sys; sys.stderr.write('a warning\\n' * 100_000); sys.stderr.flush(); print({}, flush=True); input()"
+
+
+def side(program):
+    return Side("one", [sys.executable, "-c", program])
+
+
+def test_a_side_that_writes_many_warnings_is_measured_all_the_same():
+    with side(TALKATIVE.format("""'{"ready": 1}'""")) as one:
+        assert one.answer() == {"ready": 1}
+
+
+def test_a_side_that_ends_between_two_rounds_is_named_with_its_last_words():
+    with side("import sys; print('{}', flush=True); input(); sys.exit('no more memory')") as one:
+        assert one.answer() == {}
+        for _ in range(2):  # the second time there is nobody to read the line
+            with pytest.raises(ChargenError, match="one failed in the benchmark: no more memory"):
+                one.round()
+
+
+@pytest.fixture
+def dna(here):
+    """An untrained model of four letters, none of which is an a."""
+    vocabulary, config, random = Vocabulary("CGTU"), ModelConfig(units=4, embedding=2), np.random.default_rng(1)
+    shapes = weight_shapes(len(vocabulary), config)
+    weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    ModelFile(weights, vocabulary, config, {}, {}).write(here / "dna.safetensors")
+    return here / "dna.safetensors"
+
+
+def test_the_latency_of_a_model_is_that_of_its_first_character_not_of_an_error(dna):
+    assert first_character_seconds(str(dna), times=1) > 0
+    with pytest.raises(ChargenError, match=r"chargen sample wrote nothing: .*none"):
+        first_character_seconds("none", times=1)

@@ -1,6 +1,8 @@
 import json
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chargen.store.run import Run
@@ -82,3 +84,73 @@ def test_a_model_file_scores_files_but_has_no_text_of_its_own(trained, here):
     done = invoke("eval", "--model", "model.safetensors")
     assert done.exit_code == 1
     assert re.fullmatch("Error: .*is not a run.*\n", done.stderr)
+
+
+FIGURES = ("nats_per_character", "bpc", "perplexity", "characters", "unknown_characters")
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Protocols for which each character costs as many nats as it is characters away from its document's start."""
+
+    def protocol(model):
+        def evaluate(ids, starts=()):
+            return np.array([n - max(start for start in (0, *starts) if start < n) for n in range(1, len(ids))])
+
+        return evaluate
+
+    monkeypatch.setattr("chargen.training.evaluate.PROTOCOLS", {"stream": protocol, "nanogpt": protocol})
+    monkeypatch.setattr("chargen.training.evaluate.dynamic", protocol)
+
+
+def check_each_file(trained, texts, *arguments):
+    """Check that each file is scored as if it were alone, and that the figure of all is the mean over characters."""
+    for name, text in texts.items():
+        Path(name).write_text(text, "utf-8")
+    alone = [figures_of(name, "--model", trained, *arguments) for name in texts]
+    figures = figures_of(*texts, "--model", trained, *arguments)
+    assert [file["file"] for file in figures["files"]] == [*texts]
+    for name, own, file in zip(texts, alone, figures["files"], strict=True):
+        assert [file[key] for key in FIGURES] == pytest.approx([own[key] for key in FIGURES], rel=1e-4)
+        assert file["characters"] == len(texts[name]) - 1  # all but the first: no line's end is added
+    assert figures["characters"] == sum(own["characters"] for own in alone)
+    assert figures["unknown_characters"] == sum(own["unknown_characters"] for own in alone)
+    nats = sum(own["nats_per_character"] * own["characters"] for own in alone)
+    assert figures["nats_per_character"] == pytest.approx(nats / figures["characters"], rel=1e-4)
+
+
+def test_each_file_is_scored_as_if_it_were_alone_and_all_as_their_mean(trained, here, counted):
+    check_each_file(trained, {"a.txt": "the cat", "b.txt": "thé", "c.txt": "it\n", "d.txt": "ßß on"})
+    assert figures_of("a.txt", "--model", trained)["nats_per_character"] == 3.5  # of 1 to 6
+    figures = figures_of("a.txt", "c.txt", "--model", trained, "--dynamic")
+    assert figures["nats_per_character"] == figures["dynamic"]["nats_per_character"] == (21 + 3) / 8
+    assert [file["dynamic"]["nats_per_character"] for file in figures["files"]] == [3.5, 1.5]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("protocol", ["stream", "nanogpt"])
+def test_each_file_is_scored_by_a_model_as_if_it_were_alone(trained, here, text, protocol):
+    texts = {"a.txt": text[:700], "b.txt": "the old hé", "c.txt": text[900:1300] + "\nß"}
+    check_each_file(trained, texts, "--protocol", protocol)
+
+
+def test_several_files_are_shown_each_in_a_line_with_all_that_was_asked_for(trained, here, counted):
+    (here / "texts").mkdir()
+    for name in ("a", "b", "c", "d"):
+        (here / "texts" / f"{name}.txt").write_text(f"the cat sat on a mat {name}", "utf-8")
+    (here / "texts" / "picture.jpg").write_bytes(b"\0")
+    (here / "texts" / "short.txt").write_text("té", "utf-8")
+    arguments = ("eval", "texts", "--model", trained, "--dynamic", "--baseline", "xz", "--html", "page.html")
+    done = invoke(*arguments, "--surprisal")
+    assert done.exit_code == 0, done.stderr
+    assert "picture.jpg is binary: left out" in done.stderr
+    assert "short.txt has fewer than two characters that the model knows: left out" in done.stderr
+    assert "4 files: 84 characters predicted" in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[-2:] for line in lines if line and line[-1].endswith(".txt")] == [
+        ["21", str(Path("texts", f"{name}.txt"))] for name in ("a", "b", "c", "d")
+    ]
+    assert all(any(line[:1] == [row] for line in lines) for row in ("in", "dynamic", "xz"))
+    shown = re.sub(r"\x1b\[[\d;]*m", "", done.stdout).splitlines()[-1]
+    assert shown == "".join(f"the cat sat on a mat {name}" for name in ("a", "b", "c", "d"))
+    assert "4 files" in (here / "page.html").read_text("utf-8")

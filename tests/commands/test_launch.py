@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from chargen.cli import main
 from chargen.commands.common import Stop
 from chargen.commands.launch import failure, some_cores, tf_configs, watch
+from tests.conftest import invoke
 
 
 def launch(*arguments):
@@ -80,3 +83,37 @@ def test_the_error_has_the_last_line_of_the_failed_workers_log(tmp_path):
     assert failure(0, 1, tmp_path).endswith(f"the others were stopped, and their output is in {tmp_path}")
     (tmp_path / "worker-2.log").unlink()
     assert failure(0, 1, tmp_path) == "worker 0 failed with exit code 1"  # the only one
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ("sys.exit(0)", 0, ""),
+        ("sys.exit(3)", 3, ""),  # what it has to say it says here itself
+        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "Error: worker 0 was stopped by SIGKILL\n"),
+    ],
+)
+def test_a_worker_alone_speaks_for_itself(here, monkeypatch, program, code, said):
+    @contextmanager
+    def worker(command, number, place, folder):
+        assert command[4:6] == ["--distribute", "workers"]
+        with subprocess.Popen([sys.executable, "-c", f"import os, signal, sys; {program}"]) as process:
+            yield process
+
+    monkeypatch.setattr("chargen.commands.launch.worker", worker)
+    done = invoke("launch", "--workers", 1, "--", "train", "book.txt")
+    assert (done.exit_code, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", 1, "--logs", "logs", "--", "train"], "--logs is for the output of all workers but the first"),
+        (["--workers", 2, "--", "train", "--distribute", "none"], "--distribute none trains without other workers"),
+    ],
+)
+def test_a_launch_that_would_not_do_what_it_says_is_refused(here, arguments, message):
+    done = invoke("launch", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not Path("logs").exists()

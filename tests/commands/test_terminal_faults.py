@@ -42,7 +42,7 @@ def model_of(characters, path):
     """Write the file of a model of these characters with random weights."""
     vocabulary, config, generator = (
         Vocabulary("".join(sorted(characters))),
-        ModelConfig(1, 4, 2),
+        ModelConfig(layers=1, units=4, embedding=2),
         np.random.default_rng(1),
     )
     shapes = weight_shapes(len(vocabulary), config)

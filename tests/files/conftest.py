@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chargen.config import ModelConfig, TrainConfig
+from chargen.config import TrainConfig
 from chargen.files import disk
 from chargen.files.disk import PREFIX
 from chargen.store.modelfile import ModelFile
@@ -93,7 +93,7 @@ def at_once(function):
 
 
 def config_of(corpus):
-    return plan(Request(ModelConfig(), TrainConfig(steps=100), {"steps"}), corpus, Machine(1e11))
+    return plan(Request({}, TrainConfig(steps=100), {"steps"}), corpus, Machine(1e11))
 
 
 def failing(monkeypatch, name, number, error):

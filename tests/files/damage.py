@@ -26,9 +26,7 @@ def half_way(here, steps=100):
     """Return a run in ``here`` that has made 20 steps of so many; no step was made for it."""
     settings = TrainConfig(steps=steps, batch_size=4, seq_length=8, cache=str(here / "cache"))
     corpus = read(["book.txt"], settings, cache=here / "cache")
-    config = plan(
-        Request(SHAPE, settings, {*asdict(SHAPE), "steps", "batch_size", "seq_length"}), corpus, Machine(1e11)
-    )
+    config = plan(Request(asdict(SHAPE), settings, {"steps", "batch_size", "seq_length"}), corpus, Machine(1e11))
     run = Run.create(here / "run", config, corpus)
     learnt = weights(len(corpus.vocabulary))
     extra = {f"optimizer/{moment}/{name}": np.square(array) for name, array in learnt.items() for moment in "mv"}

@@ -331,7 +331,7 @@ def check(name, value, before):
         assert value.keys() == before.keys()
         assert all(value[same] == before[same] for same in ("format", "model", "sha256", "characters"))
         assert value["train"]["batch_size"] == before["train"]["batch_size"]
-        for part, config in (("model", ModelConfig()), ("train", TrainConfig()), ("execution", Execution())):
+        for part, config in (("model", ModelConfig(units=1)), ("train", TrainConfig()), ("execution", Execution())):
             for field, (kind, optional) in config.types().items():
                 found = value[part][field]
                 assert type(found) is kind or (optional and found is None), (field, found)

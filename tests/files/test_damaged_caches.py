@@ -186,7 +186,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, number):
 def test_a_damaged_text_that_only_the_run_has_is_refused(here, number):
     settings = TrainConfig(steps=100)
     corpus = replace(read(["book.txt"], settings), files=("-",))
-    run = Run.create(here / "run", plan(Request(SHAPE, settings, {"steps"}), corpus, Machine(1e11)), corpus)
+    run = Run.create(here / "run", plan(Request(SHAPE.to_json(), settings, {"steps"}), corpus, Machine(1e11)), corpus)
     assert (run.corpus().ids == corpus.ids).all()
     CACHES[number](run.path / "corpus")
     with pytest.raises(ChargenError, match=r"corpus is damaged: ids\.npy.*; restore it|ids.npy can't be read"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from chargen import ChargenError
-from chargen.config import ModelConfig, TrainConfig
+from chargen.config import TrainConfig
 from chargen.store.run import Progress, Run, find_model, newest
 from chargen.text.corpus import read
 from chargen.training.plan import Machine, Request, plan
@@ -18,9 +18,7 @@ def corpus(here):
 
 
 def made(corpus, path=None):
-    return Run.create(
-        path, plan(Request(ModelConfig(), TrainConfig(steps=100), {"steps"}), corpus, Machine(1e11)), corpus
-    )
+    return Run.create(path, plan(Request({}, TrainConfig(steps=100), {"steps"}), corpus, Machine(1e11)), corpus)
 
 
 def test_a_run_is_named_after_its_text_and_never_replaces_another(corpus):

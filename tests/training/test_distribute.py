@@ -18,10 +18,10 @@ from click.testing import CliRunner
 
 from chargen import ChargenError
 from chargen.cli import main
-from chargen.commands.common import configured
 from chargen.commands.launch import tf_configs
+from chargen.commands.train import request_of
 from chargen.commands.train import train as train_command
-from chargen.config import ModelConfig, TrainConfig
+from chargen.config import TrainConfig
 from chargen.network.execution import choose
 from chargen.store.modelfile import Checkpoint
 from chargen.store.run import Run
@@ -94,8 +94,7 @@ def config_of(corpus, words):
     with train_command.make_context("train", list(words)) as context:
         values = context.params
     asked = {name for name, value in values.items() if value is not None}
-    model, training = configured(ModelConfig, values), configured(TrainConfig, values)
-    config = plan(Request(model, training, asked), corpus, Machine(1e11))
+    config = plan(request_of(asked, (), None, None, values), corpus, Machine(1e11))
     return replace(config, execution=choose(config.train)[0])
 
 
@@ -321,12 +320,12 @@ def test_the_workers_share_all_rows():
 def test_a_batch_size_that_cannot_be_divided_is_refused_with_the_nearest_that_can(here, batch_size, replicas, w):
     settings = TrainConfig(batch_size=batch_size, steps=1)
     with pytest.raises(ChargenError, match=f"{batch_size} cannot be divided among {replicas} workers; use {w}"):
-        plan(Request(ModelConfig(), settings, {"batch_size"}), read(["book.txt"]), Machine(1e11, replicas))
+        plan(Request({}, settings, {"batch_size"}), read(["book.txt"]), Machine(1e11, replicas))
 
 
 @pytest.mark.parametrize(("replicas", "batch_size"), [(3, 63), (4, 64), (70, 70)])
 def test_a_planned_batch_size_can_be_divided(replicas, batch_size):
-    config = plan(Request(ModelConfig(), TrainConfig(steps=1), {"seq_length"}), read([]), Machine(1e11, replicas))
+    config = plan(Request({}, TrainConfig(steps=1), {"seq_length"}), read([]), Machine(1e11, replicas))
     assert config.train.batch_size == batch_size
 
 

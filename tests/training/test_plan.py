@@ -36,8 +36,8 @@ def corpus(here):
     return read(["book.txt"])
 
 
-def planned(corpus, *, asked=(), **settings):
-    return plan(Request(ModelConfig(), TrainConfig(**settings), set(asked) | set(settings)), corpus, Machine(SPEED))
+def planned(corpus, **settings):
+    return plan(Request({}, TrainConfig(**settings), set(settings)), corpus, Machine(SPEED))
 
 
 def test_epochs_are_turned_into_steps_of_the_training_part(corpus):
@@ -70,12 +70,10 @@ def checkpointed(corpus, asked=None, **progress):
 
 def test_a_finished_run_gets_a_new_schedule_from_where_it_is(corpus):
     run = checkpointed(corpus, step=10, finished=True)
-    config = resume(run, corpus, Request(ModelConfig(), TrainConfig(steps=5, patience=3), {"steps", "patience"}))
+    config = resume(run, corpus, Request({}, TrainConfig(steps=5, patience=3), {"steps", "patience"}))
     assert (config.start, config.stop, config.train.steps, config.train.patience) == (10, 15, 5, 3)
-    assert resume(run, corpus, Request(ModelConfig(), TrainConfig(minutes=2.0), {"minutes"})).stop is None
-    assert (
-        resume(run, corpus, Request(ModelConfig(), TrainConfig(), set())) == run.config
-    )  # without one it stays finished
+    assert resume(run, corpus, Request({}, TrainConfig(minutes=2.0), {"minutes"})).stop is None
+    assert resume(run, corpus, Request({}, TrainConfig(), set())) == run.config  # without one it stays finished
 
 
 def test_dropout_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corpus):
@@ -83,20 +81,20 @@ def test_dropout_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corp
     for asked in ({}, {"dropout": 0.3, "weight_drop": 0.2}):
         run = checkpointed(corpus, {"batch_size": 4, "seq_length": 10, **asked}, step=10, finished=True)
         assert {"dropout": 0, "weight_drop": 0, **asked}.items() <= run.config.train.to_json().items()
-        config = resume(run, corpus, Request(ModelConfig(), TrainConfig(epochs=20), {"epochs"}))
+        config = resume(run, corpus, Request({}, TrainConfig(epochs=20), {"epochs"}))
         characters = len(corpus.split(run.config.train)[0].ids)
         own = asked or dropout_rates(config.model.units, characters, (config.stop or 0) * 40 / characters)
         assert own["weight_drop"] > 0
         assert own.items() <= config.train.to_json().items()
-        later = resume(run, corpus, Request(ModelConfig(), TrainConfig(minutes=3.0), {"minutes"}))
+        later = resume(run, corpus, Request({}, TrainConfig(minutes=3.0), {"minutes"}))
         assert (asked or dict.fromkeys(own)).items() <= later.train.to_json().items()
 
 
 def test_the_schedule_of_an_unfinished_run_stays(corpus):
     run = checkpointed(corpus, step=4)
-    assert resume(run, corpus, Request(ModelConfig(), TrainConfig(steps=99), set())) == run.config
+    assert resume(run, corpus, Request({}, TrainConfig(steps=99), set())) == run.config
     with pytest.raises(ChargenError, match=r"--steps would change the schedule.*chargen train --resume runs/book"):
-        resume(run, corpus, Request(ModelConfig(), TrainConfig(steps=5), {"steps"}))
+        resume(run, corpus, Request({}, TrainConfig(steps=5), {"steps"}))
 
 
 @pytest.mark.parametrize("characters", [150_000, 1_000_000, 5_000_000])
@@ -140,12 +138,10 @@ def test_dropout_is_chosen_when_the_steps_are_known_unless_it_is_explicit(corpus
 def test_epochs_choose_by_what_is_read_and_minutes_by_what_would_be(corpus):
     few, many = (sizes(1_000_000, 80, TrainConfig(epochs=e), SPEED) for e in (1, 50))
     assert few["units"] < many["units"]
-    once, often = (
-        plan(Request(ModelConfig(units=8), TrainConfig(epochs=e), {"units"}), corpus, Machine(SPEED)) for e in (1, 50)
-    )
+    once, often = (plan(Request({"units": 8}, TrainConfig(epochs=e)), corpus, Machine(SPEED)) for e in (1, 50))
     assert (once.train.dropout or 0) < (often.train.dropout or 0)
     assert sizes(1_000_000, 80, TrainConfig(steps=1000), 1) == sizes(1_000_000, 80, TrainConfig(epochs=4.096), 9)
-    own = plan(Request(ModelConfig(units=7), TrainConfig(dropout=0.9), {"units", "dropout"}), corpus, Machine(SPEED))
+    own = plan(Request({"units": 7}, TrainConfig(dropout=0.9), {"dropout"}), corpus, Machine(SPEED))
     assert (own.model.units, own.train.dropout) == (7, 0.9)
 
 
@@ -157,7 +153,7 @@ def test_a_wider_layer_learns_at_a_lower_rate_whoever_chose_its_width(corpus):
 
 def test_the_guess_counts_what_a_unit_costs_beside_its_weights(corpus):
     def read_in_a_minute(units):
-        config = plan(Request(ModelConfig(units=units), TrainConfig(minutes=1), {"units"}), corpus, Machine(SPEED))
+        config = plan(Request({"units": units}, TrainConfig(minutes=1)), corpus, Machine(SPEED))
         (read,) = re.findall(r"read about ([\d,]+) characters", reason(config, corpus, SPEED))
         return int(read.replace(",", ""))
 
@@ -171,11 +167,8 @@ def test_a_large_vocabulary_takes_a_last_layer_of_low_rank_unless_it_is_asked_to
     assert (few, many) == (0, 64)
     assert sizes(1_000_000, 5000, train, SPEED, 3)["output_rank"] == 1
     large = replace(corpus, vocabulary=Vocabulary("".join(map(chr, range(0x4E00, 0x4E00 + 3000)))))
-    assert plan(Request(ModelConfig(units=60), train, {"units"}), large, Machine(SPEED)).model.output_rank == 10
-    assert (
-        plan(Request(ModelConfig(units=60), train, {"units", "output_rank"}), large, Machine(SPEED)).model.output_rank
-        == 0
-    )
+    assert plan(Request({"units": 60}, train), large, Machine(SPEED)).model.output_rank == 10
+    assert plan(Request({"units": 60, "output_rank": 0}, train), large, Machine(SPEED)).model.output_rank == 0
 
 
 def test_a_slower_machine_takes_a_smaller_layer(corpus):

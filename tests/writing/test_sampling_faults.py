@@ -478,7 +478,7 @@ def test_a_seed_that_loses_characters_says_how_to_give_them(model):
 
 
 def test_the_unknown_character_is_not_among_those_that_are_suggested(tmp_path):
-    vocabulary, config = Vocabulary("abc" + UNKNOWN, UNKNOWN), ModelConfig(1, 3, 2)
+    vocabulary, config = Vocabulary("abc" + UNKNOWN, UNKNOWN), ModelConfig(layers=1, units=3, embedding=2)
     weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(4, config).items()}
     ModelFile(weights, vocabulary, config, {}, {}).write(tmp_path / "m")
     result = invoke("sample", "--model", tmp_path / "m", "--seed", "☃")
