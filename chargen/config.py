@@ -13,6 +13,8 @@ from msgspec import Meta
 
 from chargen.files.reading import converted
 
+BASE, SCRATCH = "english", "scratch"  # what --from calls the base model, and a run that begins from no model
+
 
 def option(
     default: Any,

@@ -1,8 +1,8 @@
-"""Prepare public-domain books for the training of the base model: ``python english.py BOOKS PREPARED``.
+"""Prepare books for the training of the base model: ``python -m chargen.corpora.english BOOKS PREPARED``.
 
-BOOKS is a folder of text files named ``Author - Title.txt``, one work each. PREPARED gets the same works, cleaned and set
-in the typography of one of the usual sources, in the folders ``training`` and ``kept-out``; the beginnings of those kept
-out are in ``validation``. `README.md` has the rest of the recipe.
+BOOKS is a folder of text files named ``Author - Title.txt``, one work each. PREPARED gets the same works, cleaned and
+set in the typography of one of the usual sources, in the folders ``training`` and ``kept-out``; the beginnings of those
+kept out are in ``validation``. `README.md` has the rest of the recipe.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from math import prod
 from pathlib import Path
@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, process
-from chargen.config import Execution, ModelConfig, TrainConfig, inherited, resumable
+from chargen.config import BASE, SCRATCH, Execution, ModelConfig, TrainConfig, inherited, resumable
 
 if TYPE_CHECKING:
     from chargen.network.model import CharLM
@@ -31,6 +31,17 @@ OLD_TEXT_CHARACTERS = 100_000  # of the parent's text, on which this run is comp
 LENGTHS = {"minutes", "epochs", "steps"}  # options that say how long a run is
 MOST_NOTES = 10  # about the text that are shown
 SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked for
+
+
+class Origin(click.Path):
+    """What a run begins from: an existing run or model file, or one of two names, which stand before files."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name or the path; fail if nothing is there."""
+        return value if value in (BASE, SCRATCH) else super().convert(value, param, ctx)
 
 
 @click.command(
@@ -68,8 +79,9 @@ SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked
 @click.option(
     "--from",
     "parent",
-    type=click.Path(exists=True, path_type=Path),
-    help="A run or model file to start from; its vocabulary is extended by new characters.",
+    type=Origin(),
+    metavar=f"{BASE}|{SCRATCH}|PATH",
+    help="The base model, nothing, or a run or model file. [default: english where that helps]",
 )
 @click.option(
     "--resume",
@@ -84,7 +96,7 @@ def train(
     /,
     files: tuple[str, ...],
     run: Path | None,
-    parent: Path | None,
+    parent: str | None,
     resume: str | None,
     **values: Any,
 ) -> None:
@@ -98,7 +110,7 @@ def train(
     """
     began = time.monotonic()
     explicit = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
-    refuse_together(explicit)
+    refuse_together(explicit, parent)
     chief, replicas = machines(values["distribute"])
     # Only the chief's machine has the run.
     request = request_of(explicit, files, parent, resume if chief else None, values)
@@ -127,35 +139,38 @@ def train(
         if resume is None and chief:
             stack.enter_context(job.run.lock())
         stack.enter_context(distribute.together(path))
-        show_plan(job, path, reason, decision.reason if decision else "")
+        show_plan(job, path, reason, decision.reasons if decision else {})
         finished = show_training(job, model, stop, began)
     conclude(job, path, finished=finished, chief=chief)
     if stop.signal:
         ctx.exit(128 + stop.signal)
 
 
-def refuse_together(explicit: set[str]) -> None:
+def refuse_together(explicit: set[str], origin: str | None) -> None:
     """Refuse options that exclude each other."""
     if len(lengths := explicit & LENGTHS) > 1:
         raise click.UsageError(f"{option_names(lengths)} exclude each other: give one of them")
     if "resume" in explicit and (refused := explicit - {"resume", "files"} - resumable()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --resume: the run keeps its own")
-    if "parent" in explicit and (refused := explicit & inherited()):
+    if "parent" in explicit and origin != SCRATCH and (refused := explicit & inherited()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --from: the model keeps its own")
 
 
 def request_of(
-    explicit: set[str], files: tuple[str, ...], parent: Path | None, resume: str | None, values: dict[str, Any]
+    explicit: set[str], files: tuple[str, ...], origin: str | None, resume: str | None, values: dict[str, Any]
 ) -> Request:
     """Return what the command line asks for."""
     from chargen.store.run import newest
+    from chargen.training.base import base_path
     from chargen.training.plan import Request
 
     if values["cache"] is not None:
         values["cache"] = os.path.abspath(values["cache"])  # noqa: PTH100  # resolve() would follow links
     old = None if resume is None else Path(resume) if resume else newest()
     model = {name: values[name] for name in ModelConfig.types() if values[name] is not None}
-    return Request(model, configured(TrainConfig, values), explicit, files, parent, old)
+    parent = None if origin in (None, SCRATCH) else base_path() if origin == BASE else Path(origin)
+    base = base_path() if origin is None and not explicit & inherited() else None
+    return Request(model, configured(TrainConfig, values), explicit, files, parent, base, old)
 
 
 def machines(distribute: str) -> tuple[bool, int]:
@@ -236,7 +251,7 @@ def reading() -> Iterator[Advance]:
         yield bar.update
 
 
-def show_plan(job: Job, path: Path, reason: str, why: str) -> None:
+def show_plan(job: Job, path: Path, reason: str, reasons: Mapping[str, str]) -> None:
     """Say what was read, what was chosen and why, and what will be done."""
     corpus, streams, config = job.corpus, job.streams, job.run.config
     model, training, execution = config.model, config.train, config.execution
@@ -250,7 +265,7 @@ def show_plan(job: Job, path: Path, reason: str, why: str) -> None:
         "text": f"{corpus.name}: {len(corpus.ids):,} characters{documents}, {len(corpus.vocabulary)} distinct; "
         f"the last {len(job.validation.ids):,} are for validation",
         "model": model_line(model, corpus),
-        "sizes": why,
+        **reasons,
         "training": f"{training.batch_size} streams x {training.seq_length} characters, {streams.windows:,} steps an "
         f"epoch, {length}; the last {streams.dropped:,} characters are not read",
         "recipe": f"learning rate {training.learning_rate:g}, {dropout_line(training)}",
