@@ -307,9 +307,12 @@ def conclude(job: Job, path: Path, *, finished: bool, chief: bool) -> None:
     if not finished:
         say(f"stopped; go on with: chargen train --resume {quote(str(path))}", indent=None)
         return
-    if chief and job.run.config.parent is not None:
-        say(old_text(Path(job.run.config.parent), path), indent=10)
+    from chargen.training.base import base_path
     from chargen.writing.generate import seed_of
+
+    parent = job.run.config.parent
+    if chief and parent not in (None, str(base_path())):  # the base model's texts are not at hand
+        say(old_text(Path(parent), path), indent=10)
 
     seed = seed_of(job.corpus.vocabulary.decode(job.training.ids[:SEED_CHARACTERS]))
     suggested = f" --seed {quote(seed)}" if seed else ""
