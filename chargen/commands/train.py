@@ -177,7 +177,7 @@ def decide(request: Request, replicas: int) -> Decision:
 
 
 def set_up(request: Request, decision: Decision | None, replicas: int) -> tuple[Execution, str]:
-    """Load TensorFlow and give it its threads; return the execution and the reason for it."""
+    """Load TensorFlow and give it its threads; return the execution and the reason for its precision."""
     with quiet():
         from chargen.network.execution import choose, own_process
 
