@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, process
-from chargen.config import Execution, ModelConfig, TrainConfig, inherited, resumable
+from chargen.config import Execution, ModelConfig, TrainConfig, resumable
 
 if TYPE_CHECKING:
     from chargen.network.model import CharLM
@@ -140,7 +140,7 @@ def refuse_together(explicit: set[str]) -> None:
         raise click.UsageError(f"{option_names(lengths)} exclude each other: give one of them")
     if "resume" in explicit and (refused := explicit - {"resume", "files"} - resumable()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --resume: the run keeps its own")
-    if "parent" in explicit and (refused := explicit & inherited()):
+    if "parent" in explicit and (refused := explicit & ModelConfig.types().keys()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --from: the model keeps its own")
 
 
