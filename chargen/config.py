@@ -1,4 +1,4 @@
-"""Every option once: name, type, default, range, help, and whether --resume and --from allow it.
+"""Every option once: name, type, default, range, help, and whether --resume allows it.
 
 The command line and the files are made from these.
 """
@@ -28,18 +28,17 @@ def option(
     choices: tuple[str, ...] = (),
     planned: bool = False,
     on_resume: bool = False,
-    inherited: bool = False,
 ) -> Any:
     """Declare a field that is also a command-line option. With MISSING for its ``default``, the field must be given.
 
     ``group`` is the heading under which --help lists it, ``metavar`` the name of its value there. ``minimum`` and
     ``maximum`` are the ends of its range; ``exclusive`` excludes both. ``choices``, if there are any, are the only
     values. A ``planned`` option is chosen by `training.plan` unless it is given. An ``on_resume`` option
-    may be given with --resume. An ``inherited`` one may not be given with --from, as the parent model has it.
+    may be given with --resume.
     """
     shown = {"help": help, "group": group, "metavar": metavar}
     limits = {"minimum": minimum, "maximum": maximum, "exclusive": exclusive, "choices": choices}
-    uses = {"planned": planned, "on_resume": on_resume, "inherited": inherited}
+    uses = {"planned": planned, "on_resume": on_resume}
     return field(default=default, metadata={**shown, **uses, **limits})
 
 
@@ -91,23 +90,16 @@ def _declared(
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
-    """The shape of the network. With the size of the vocabulary it determines the shape of every weight."""
+    """The shape of the network, which a run with --from takes from its parent.
 
-    layers: int = option(1, "Number of LSTM layers.", group="Network", minimum=1, maximum=1000, inherited=True)
-    units: int = option(
-        MISSING, "Units of each LSTM layer.", group="Network", minimum=1, maximum=2**16, planned=True, inherited=True
-    )
-    embedding: int = option(
-        64, "Size of the character embedding.", group="Network", minimum=1, maximum=2**16, inherited=True
-    )
+    With the size of the vocabulary it determines the shape of every weight.
+    """
+
+    layers: int = option(1, "Number of LSTM layers.", group="Network", minimum=1, maximum=1000)
+    units: int = option(MISSING, "Units of each LSTM layer.", group="Network", minimum=1, maximum=2**16, planned=True)
+    embedding: int = option(64, "Size of the character embedding.", group="Network", minimum=1, maximum=2**16)
     output_rank: int = option(
-        0,
-        "Rank of the output layer; 0 is full rank.",
-        group="Network",
-        minimum=0,
-        maximum=2**16,
-        planned=True,
-        inherited=True,
+        0, "Rank of the output layer; 0 is full rank.", group="Network", minimum=0, maximum=2**16, planned=True
     )
 
 
@@ -306,8 +298,3 @@ class SampleConfig(Config):
 def resumable() -> set[str]:
     """Return the names of the options that may be given with --resume."""
     return {f.name for f in dataclasses.fields(TrainConfig) if f.metadata["on_resume"]}
-
-
-def inherited() -> set[str]:
-    """Return the names of the options that a run takes from its parent model."""
-    return {f.name for f in dataclasses.fields(ModelConfig) if f.metadata["inherited"]}

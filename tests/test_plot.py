@@ -46,10 +46,13 @@ def test_the_error_without_matplotlib_says_how_to_install_it(monkeypatch, kind):
         curves([("one", RECORDS)], kind)
 
 
+RECORD = {"characters": 1000, "seconds": 2.0, "training_bpc": 2.4, "validation_bpc": 2.5, "step": 1}
+
+
 @pytest.mark.parametrize("kind", ["svg", "png"])
 def test_a_picture_names_every_run_as_it_is_called(kind):
     names = ["_x", r"$\foo$", "a$b$", "r\udcff", "e\x1b[0m", "_", "$$"]
-    drawn = curves([(name, RECORDS) for name in names], kind)
+    drawn = curves([(name, [RECORD]) for name in names], kind)
     if kind == "svg":
         told = re.findall(r"<!-- (.*): 2\.500 at best -->", drawn.decode())
         assert told == ["_x", r"$\foo$", "a$b$", r"r\udcff", r"e\u001b[0m", "_", "$$"]

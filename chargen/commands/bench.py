@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chargen.commands.common import UNROLLS, Command, Group, configured, options, quiet, say
+from chargen.commands.common import UNROLLS, Command, Finite, Group, Whole, configured, options, quiet, say
 from chargen.config import ModelConfig, TrainConfig
 
 # The sizes of a benchmark's model: a run's would follow the text and the machine.
@@ -40,7 +40,7 @@ def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
 @options(ModelConfig, defaults=SIZES)
 @options(TrainConfig, ("batch_size", "seq_length", "precision", "threads"), SIZES)
 @click.option("--torch", is_flag=True, help="Measure PyTorch too, in float32 and bfloat16; it must be installed.")
-@click.option("--rounds", type=click.IntRange(1), default=12, show_default=True, help="Rounds; the best counts.")
+@click.option("--rounds", type=Whole(1), default=12, show_default=True, help="Rounds; the best counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool, **values: Any) -> None:
     """Measure training steps on FILES, in characters per second, beside stock Keras's fit of the same model.
@@ -102,7 +102,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
 @click.argument("files", nargs=-1, type=click.Path(exists=True))
 @options(ModelConfig, defaults=SIZES)
 @options(TrainConfig, ("batch_size", "seq_length", "precision"), SIZES)
-@click.option("--steps", type=click.IntRange(20), default=60, show_default=True, help="Training steps.")
+@click.option("--steps", type=Whole(20), default=60, show_default=True, help="Training steps.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each number of workers.")
 def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any) -> None:
     """Measure training on FILES by 1, 2 and 4 workers on this machine: characters per second, and bytes exchanged.
@@ -141,7 +141,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
     type=click.Path(exists=True, path_type=Path),
     help="A run or a model file. [default: an untrained model of 2 x 512]",
 )
-@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Rounds; the best counts.")
+@click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Rounds; the best counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     """Measure sampling: characters per second at several counts, the latency, and the same model in stock Keras."""
@@ -183,12 +183,12 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
 )
 @click.option(
     "--megabytes",
-    type=click.FloatRange(1, 1e6),
+    type=Finite(1, 1e6),
     default=1000,
     show_default=True,
     help="Size of the generated text in millions of bytes; it takes three times as much disk space.",
 )
-@click.option("--files", type=click.IntRange(1, 10**6), default=1, show_default=True, help="Files it is written to.")
+@click.option("--files", type=Whole(1, 10**6), default=1, show_default=True, help="Files it is written to.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_corpus(megabytes: float, files: int, as_json: bool) -> None:
     """Measure how fast a large text is read, how much memory training takes, and how long its steps wait for text."""

@@ -188,19 +188,37 @@ def _metavar(option: click.Option) -> str:
     return "N" if isinstance(kind, (click.IntRange, click.FloatRange)) else kind.name.upper()
 
 
-class Finite(click.FloatRange):
-    """A finite number within a range."""
+class _Number(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
+    """The message of `Whole` and `Finite` for any other value: ``--units 0: give a whole number from 1 to 65536``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; fail if it is not finite or out of range."""
-        try:
-            float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number", param, ctx)
-        number = super().convert(value, param, ctx)
-        if not isfinite(number):
-            self.fail(f"{value} is not a finite number", param, ctx)
-        return number
+        """Return the number; fail if it is not one, not finite, or out of range."""
+        with suppress(click.BadParameter):
+            number = super().convert(value, param, ctx)
+            if not isinstance(number, float) or isfinite(number):
+                return number
+        assert param is not None
+        text = str(value)
+        given = text if text.strip() and text.isprintable() else repr(text)
+        raise click.UsageError(f"{max(param.opts, key=len)} {given}: give {self._wanted()}", ctx)
+
+    def _wanted(self) -> str:
+        raise NotImplementedError
+
+
+class Whole(_Number, click.IntRange):
+    """A whole number within a range whose ends are included."""
+
+    def _wanted(self) -> str:
+        return "a whole number " + (f"of at least {self.min}" if self.max is None else f"from {self.min} to {self.max}")
+
+
+class Finite(_Number, click.FloatRange):
+    """A finite number within a range of two ends, which are both included, or both excluded."""
+
+    def _wanted(self) -> str:
+        low, high = (f"{end:.12g}" for end in (self.min, self.max) if end is not None)
+        return f"a number above {low} and below {high}" if self.min_open else f"a number from {low} to {high}"
 
 
 class Texts(click.Path):
@@ -253,11 +271,11 @@ def options(
                 command = click.option(name, is_flag=True, help=f.metadata["help"], **shown_as)(command)
                 continue
             if kind is int:
-                value_type = click.IntRange(low, high)
+                value_type = Whole(low, high)
             elif f.metadata["choices"]:
                 value_type = click.Choice(f.metadata["choices"])
             elif kind is float:
-                value_type = Finite(low, high, min_open=exclusive, max_open=exclusive and high is not None)
+                value_type = Finite(low, high, min_open=exclusive, max_open=exclusive)
             default = defaults.get(f.name, None if f.metadata["planned"] else f.default)
             command = click.option(
                 name,

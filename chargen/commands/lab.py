@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargen import ChargenError
-from chargen.commands.common import Command, Encoding, quiet, refuse_output, say
+from chargen.commands.common import Command, Encoding, Whole, quiet, refuse_output, say
 from chargen.lab import LESSONS
 from chargen.terminal import width
 
@@ -55,7 +55,7 @@ TITLE_WIDTH = 12  # least width of a title that is wrapped, in columns
 )
 @click.option(
     "--random-seed",
-    type=click.IntRange(0, 2**31 - 1),
+    type=Whole(0, 2**31 - 1),
     default=0,
     show_default=True,
     help="Same number, same run.",

@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from chargen import ChargenError
-from chargen.commands.common import Command, Stop, say
+from chargen.commands.common import Command, Stop, Whole, say
 from chargen.commands.train import train
 from chargen.files.disk import keep, temporary
 
@@ -34,7 +34,7 @@ POLL_SECONDS = 0.05
     chargen launch --workers 4 -- train --resume runs/book
     """,
 )
-@click.option("--workers", type=click.IntRange(1, 1000), required=True, help="Number of workers.")
+@click.option("--workers", type=Whole(1, 1000), required=True, help="Number of workers.")
 @click.option(
     "--logs",
     type=click.Path(path_type=Path),

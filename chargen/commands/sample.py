@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 from chargen.commands.common import (
     Command,
     Stop,
+    Whole,
     configured,
     option_names,
     options,
@@ -98,7 +99,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     help="A file of slots to fill: one a line, its alternatives separated by tabs.",
 )
 @click.option("--separator", default=" ", show_default="default: a space", help="Text between the slots of a pattern.")
-@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="Number of samples to draw.")
+@click.option("--count", type=Whole(1), default=1, show_default=True, help="Number of samples to draw.")
 @click.option("--no-seed", is_flag=True, help="Leave the seed out of the output.")
 @click.option("--color", is_flag=True, help="Shade each character by its surprisal.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each sample, one a line.")
@@ -111,10 +112,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
 @click.option("--interactive", is_flag=True, help="Take turns with the model.")
 @click.pass_context
 def sample(ctx: click.Context, /, **values: Any) -> None:
-    """Write text: the seed, and the model's continuation of it.
-
-    The filters apply in this order: --allow and --forbid, --temperature, --top-k, --top-p, --min-p.
-    """
+    """Write text: the seed, and the model's continuation of it."""
     explicit = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
     refuse_together(explicit, values["count"])
     if values["escapes"]:

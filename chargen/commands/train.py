@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, process
-from chargen.config import BASE, SCRATCH, Execution, ModelConfig, TrainConfig, inherited, resumable
+from chargen.config import BASE, SCRATCH, Execution, ModelConfig, TrainConfig, resumable
 
 if TYPE_CHECKING:
     from chargen.network.model import CharLM
@@ -152,7 +152,7 @@ def refuse_together(explicit: set[str], origin: str | None) -> None:
         raise click.UsageError(f"{option_names(lengths)} exclude each other: give one of them")
     if "resume" in explicit and (refused := explicit - {"resume", "files"} - resumable()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --resume: the run keeps its own")
-    if "parent" in explicit and origin != SCRATCH and (refused := explicit & inherited()):
+    if "parent" in explicit and origin != SCRATCH and (refused := explicit & ModelConfig.types().keys()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --from: the model keeps its own")
 
 
@@ -169,7 +169,7 @@ def request_of(
     old = None if resume is None else Path(resume) if resume else newest()
     model = {name: values[name] for name in ModelConfig.types() if values[name] is not None}
     parent = None if origin in (None, SCRATCH) else base_path() if origin == BASE else Path(origin)
-    base = base_path() if origin is None and not explicit & inherited() else None
+    base = base_path() if origin is None and not explicit & ModelConfig.types().keys() else None
     return Request(model, configured(TrainConfig, values), explicit, files, parent, base, old)
 
 
@@ -192,7 +192,7 @@ def decide(request: Request, replicas: int) -> Decision:
 
 
 def set_up(request: Request, decision: Decision | None, replicas: int) -> tuple[Execution, str]:
-    """Load TensorFlow and give it its threads; return the execution and the reason for it."""
+    """Load TensorFlow and give it its threads; return the execution and the reason for its precision."""
     with quiet():
         from chargen.network.execution import choose, own_process
 

@@ -44,6 +44,20 @@ class Picture(NamedTuple):
     height: float = 4  # inches; the width is 9
 
 
+def plotted(curves: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str) -> Callable[[Any], None]:
+    """Return the ``draw`` of a `Picture` with a curve for each name, through points (x, y)."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for name, points in curves.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.legend()
+
+    return draw
+
+
 class Passage(NamedTuple):
     """A text, each character of which is coloured by a number from -1 to 1."""
 

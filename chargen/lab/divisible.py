@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from chargen.lab import Answer, Conclusion, Picture, Setting, Table
+from chargen.lab import Answer, Conclusion, Picture, Setting, Table, plotted
 from chargen.text.streams import Streams, fit
 from chargen.text.vocabulary import Ids, Vocabulary
 
@@ -28,6 +28,7 @@ def answer(setting: Setting) -> Answer:
     ids = vocabulary.encode(setting.text[: setting.pick(40_000, 10_000)])
     errors = {name: failure(program) for name, program in programs(ids, len(vocabulary), setting.random_seed).items()}
     curves = rising(vocabulary, setting)
+    points = {name: list(enumerate(losses, 1)) for name, losses in curves.items()}
     return Answer(
         [*shapes(list(errors.values()), ids), cause(curves)],
         [
@@ -37,7 +38,12 @@ def answer(setting: Setting) -> Answer:
                 [(name, min(losses), losses[-1]) for name, losses in curves.items()],
             ),
         ],
-        [Picture("The loss that rises, and the same training with one change.", lambda f: draw(f, curves))],
+        [
+            Picture(
+                "The loss that rises, and the same training with one change.",
+                plotted(points, "epoch", "training loss, nats"),
+            )
+        ],
     )
 
 
@@ -150,13 +156,3 @@ def cause(curves: Mapping[str, list[float]]) -> Conclusion:
         f"{'the cause is a learning rate that is too high' if cures == [LOW_RATE] else 'the cause is not clear'}.",
         rise > 0.02 and cures == [LOW_RATE],
     )
-
-
-def draw(figure: Any, curves: Mapping[str, list[float]]) -> None:
-    """Draw the losses by epoch."""
-    axes = figure.subplots()
-    for name, losses in curves.items():
-        axes.plot(range(1, len(losses) + 1), losses, marker="o", label=name)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss, nats")
-    axes.legend()

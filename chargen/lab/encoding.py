@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from chargen.bits import bits
-from chargen.lab import Answer, Conclusion, Picture, Setting, Table
+from chargen.lab import Answer, Conclusion, Picture, Setting, Table, plotted
 from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """A number between 0 and 1 says that m is between l and n, which does not help, and that neighbouring letters
@@ -58,7 +58,7 @@ def answer(setting: Setting) -> Answer:
             )
         ],
         [Table(("input", "bits per character", "characters a second"), rows)],
-        [Picture("Held-out text, by steps.", lambda figure: draw(figure, curves))],
+        [Picture("Held-out text, by steps.", plotted(curves, "steps", "bits per character"))],
     )
 
 
@@ -94,13 +94,3 @@ def learn(encoding: Encoding, ids: Any, characters: int, setting: Setting) -> tu
 def cut(ids: Any, starts: Any) -> Any:
     """Return windows (n, T + 1) of a text (N,) from the places (n,)."""
     return ids[starts[:, None] + np.arange(LENGTH + 1)]
-
-
-def draw(figure: Any, curves: dict[str, Curve]) -> None:
-    """Draw bits per character against steps."""
-    axes = figure.subplots()
-    for way, curve in curves.items():
-        axes.plot(*zip(*curve, strict=True), marker="o", label=way)
-    axes.set_xlabel("steps")
-    axes.set_ylabel("bits per character")
-    axes.legend()

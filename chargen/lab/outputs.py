@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from chargen.bits import bits
-from chargen.lab import Answer, Conclusion, Picture, Setting, Table
+from chargen.lab import Answer, Conclusion, Picture, Setting, Table, plotted
 from chargen.text.vocabulary import Vocabulary
 
 EXPECT = """The old example cuts the text into overlapping windows and learns one character from each, the one after
@@ -80,7 +80,7 @@ def answer(setting: Setting) -> Answer:
                 [(way, learnt[way], curves[way][-1][1]) for way in ways],
             )
         ],
-        [Picture("Held-out text, by training time.", lambda figure: draw(figure, curves))],
+        [Picture("Held-out text, by training time.", plotted(curves, "seconds of training", "bits per character"))],
     )
 
 
@@ -90,13 +90,3 @@ def score(model: Any, held: Any, *, every: bool) -> float:
     logits = logits[:, -1] if every else logits
     logits -= logits.max(-1, keepdims=True)
     return bits(float((np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(held)), held[:, -1]]).mean()))
-
-
-def draw(figure: Any, curves: dict[str, list[tuple[float, float]]]) -> None:
-    """Draw bits per character against seconds."""
-    axes = figure.subplots()
-    for way, curve in curves.items():
-        axes.plot(*zip(*curve, strict=True), marker="o", label=way)
-    axes.set_xlabel("seconds of training")
-    axes.set_ylabel("bits per character")
-    axes.legend()

@@ -18,7 +18,7 @@ LARGEST_MMAP_THRESHOLD, LARGEST_TRIM_THRESHOLD = 32 << 20, 2**31 - 1  # bytes, t
 
 
 def choose(train: TrainConfig, replicas: int = 1) -> tuple[Execution, str]:
-    """Return how this machine computes a model, and the reason in a few words.
+    """Return how this machine computes a model, and in a few words why in this precision.
 
     The choice follows from precision, device, processor features, batch size, replicas and threads, without a
     measurement: equal machines choose equally. A run chooses once and keeps the choice. The measurements behind it are
@@ -29,10 +29,10 @@ def choose(train: TrainConfig, replicas: int = 1) -> tuple[Execution, str]:
     if tf.config.list_physical_devices("GPU"):
         ignored = ", in float32: bfloat16 is for processors" if train.precision == "bfloat16" else ""
         return Execution(threads=threads), f"a GPU computes Keras's layers by cuDNN{ignored}"
-    precision, reason = train.precision, "as asked"
+    precision, reason = train.precision, f"{train.precision} as asked"
     if precision == "auto":
         precision = "bfloat16" if fast_bfloat16 else "float32"
-        reason = f"the processor has {'' if fast_bfloat16 else 'no '}bfloat16 products"
+        reason = f"{precision} because the processor has {'' if fast_bfloat16 else 'no '}bfloat16 products"
     rows = train.batch_size // replicas
     shards = max(1, min(threads, max(2, rows // FEWEST_SHARD_ROWS), rows))
     onednn = fast_bfloat16 if precision == "bfloat16" else "avx512f" in processor_features()

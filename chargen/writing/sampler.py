@@ -1,8 +1,8 @@
 """From logits to a character's id: the filters, in a fixed order, then the draw.
 
-The order is **allow**, **temperature**, **top_k**, **top_p**, **min_p**, draw. Temperature comes before the other
-filters, so that they see the probabilities that it makes. Each filter works on what the previous one kept, and each
-keeps at least one character. All filters work on the last axis of logits (..., V); a character that a filter removes
+The order is **allow**, **temperature**, **top_k**, **top_p**, **min_p**, draw. Temperature comes before top_p and
+min_p, so that they see the probabilities that it makes. Each filter works on what the previous one kept, and each keeps
+at least one character. All filters work on the last axis of logits (..., V); a character that a filter removes
 gets the logit -inf.
 """
 

@@ -44,7 +44,7 @@ def test_options_have_the_ranges_of_the_configuration():
     for arguments in (["--layers", "0"], ["--validation", "1"], ["--dropout", "0.96"], ["--epochs", "0"]):
         result = run("train", *arguments)
         assert result.exit_code == 2
-        assert f"Invalid value for '{arguments[0]}'" in result.stderr
+        assert f"{' '.join(arguments)}: give a " in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_options_have_the_ranges_of_the_configuration():
         (["train", "--resume", "r", "--units", "5", "--dropout", "0"], "--dropout, --units cannot be changed"),
         (["train", "--resume", "r", "--run", "s"], "--run cannot be changed"),
         (["sample", "--model", "none"], "'none' does not exist"),
-        (["sample", "--length", "-1"], "Invalid value for '--length'"),
+        (["sample", "--length", "-1"], "--length -1: give a whole number of at least 0"),
     ],
 )
 def test_wrong_usage_exits_2(here, arguments, message):

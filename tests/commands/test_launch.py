@@ -25,7 +25,7 @@ def launch(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", 0, "--", "train"], "0 is not in the range"),
+        (["--workers", 0, "--", "train"], "--workers 0: give a whole number from 1 to 1000"),
         (["--", "train"], "Missing option '--workers'"),
         (["--workers", 2], "Missing argument"),
         (["--workers", 2, "--", "sample"], "only train can be launched, not sample"),

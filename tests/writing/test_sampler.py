@@ -76,6 +76,29 @@ def test_the_filters_apply_in_their_order():
     assert kept == ["acd", "acd", "cd", "c", "c"]
 
 
+def test_another_order_of_the_filters_would_keep_other_characters():
+    weights = np.array([93, 55, 20, 19, 18, 17])
+    config = SampleConfig(forbid="a", temperature=0.5, top_k=4, top_p=0.79, min_p=0.11)
+    chosen = filters(config, Vocabulary("abcdef"))
+
+    def kept(order):
+        logits = np.log(weights)[None]
+        for one in order:
+            logits = one(logits)
+        return "".join(c for c, finite in zip("abcdef", np.isfinite(logits[0]), strict=True) if finite)
+
+    # Squared, b to e are 3025, 400, 361 and 324: b has 0.74 of their sum, b and c 0.83. Min-p keeps what is above 333.
+    assert kept(chosen) == "bc"
+    allowing, heating, by_rank, by_sum, by_ratio = chosen
+    assert kept([heating, by_rank, allowing, by_sum, by_ratio]) == "b"
+    assert kept([allowing, by_rank, by_sum, heating, by_ratio]) == "bcd"
+    assert kept([allowing, heating, by_sum, by_rank, by_ratio]) == "bcd"
+    assert kept([allowing, heating, by_rank, by_ratio, by_sum]) == "b"  # of b, c and d, b has 0.80
+    # Temperature does not change the ranks, so the neighbours that are left can change places.
+    assert kept([heating, allowing, by_rank, by_sum, by_ratio]) == "bc"
+    assert kept([allowing, by_rank, heating, by_sum, by_ratio]) == "bc"
+
+
 def test_temperature_0_has_no_filter_but_allow():
     assert names(filters(SampleConfig(top_k=2, allow="[ab]", temperature=0), ABCD)) == [allow]
 
