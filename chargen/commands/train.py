@@ -261,8 +261,9 @@ def show_plan(job: Job, path: Path, reason: str, reasons: Mapping[str, str]) -> 
         say(f"... {len(corpus.notes):,} notes in all")
     length = f"{training.minutes} minutes" if config.stop is None else f"{config.stop - config.start:,} steps"
     documents = f" in {len(corpus.starts):,} documents" if len(corpus.starts) > 1 else ""
+    known = "" if config.known is None else " with those of the model"
     lines = {
-        "text": f"{corpus.name}: {len(corpus.ids):,} characters{documents}, {len(corpus.vocabulary)} distinct; "
+        "text": f"{corpus.name}: {len(corpus.ids):,} characters{documents}, {len(corpus.vocabulary)} distinct{known}; "
         f"the last {len(job.validation.ids):,} are for validation",
         "model": model_line(model, corpus),
         **reasons,
