@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from shlex import quote
@@ -111,6 +112,8 @@ def train(
 
         if nothing_left(Run(request.resume)):  # without its text, which may be gone
             return
+    if find_spec("tensorflow") is None:  # said before the text is read, which may take minutes
+        raise ModuleNotFoundError(name="tensorflow")
     decision = decide(request, replicas) if chief else None  # the chief decides, and other workers get its run
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
