@@ -70,14 +70,14 @@ SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked
     "--from",
     "parent",
     type=click.Path(exists=True, path_type=Path),
-    help="A run or model file to start from; its vocabulary is extended by new characters.",
+    help="Begin a new run with the weights of a run or model file.",
 )
 @click.option(
     "--resume",
     is_flag=False,
     flag_value="",
     metavar="[RUN]",
-    help="Continue a stopped run, bit for bit; without RUN, the newest.",
+    help="Continue a run bit for bit; without RUN, the newest.",
 )
 @click.pass_context
 def train(
