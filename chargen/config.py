@@ -140,7 +140,7 @@ class TrainConfig(Config):
     )
     seq_length: int = option(
         64,
-        "Window: characters the gradient reaches back.",
+        "Window: characters of each stream in a step.",
         group="Optimisation",
         minimum=1,
         planned=True,
@@ -206,14 +206,14 @@ class TrainConfig(Config):
     normalize: str = option("nfc", "Unicode normalization of the text.", group="Text", choices=("nfc", "none"))
     cache: str | None = option(
         None,
-        "Cache of texts. [default: the platform's cache folder]",
+        "Folder of cached texts; by default the platform's.",
         group="Where it is kept",
         metavar="FOLDER",
         on_resume=True,
     )
     precision: str = option(
         "auto",
-        "Number format; auto is the faster one.",
+        "Number format of products; auto is the faster one.",
         group="Machine",
         choices=("auto", "float32", "bfloat16"),
     )
@@ -222,7 +222,7 @@ class TrainConfig(Config):
     )
     distribute: str = option(
         "none",
-        "On all GPUs, or as a worker of several.",
+        "All GPUs (mirrored), or one of several workers.",
         group="Machine",
         choices=("none", "mirrored", "workers"),
         on_resume=True,
