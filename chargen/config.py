@@ -142,7 +142,7 @@ class TrainConfig(Config):
     )
     seq_length: int = option(
         64,
-        "Window: characters through which the gradient is propagated back.",
+        "Window: characters of each stream in a step.",
         group="Optimisation",
         minimum=1,
         planned=True,
@@ -178,7 +178,7 @@ class TrainConfig(Config):
     )
     validation: float = option(
         0.1,
-        "Fraction of the text, at its end, used for validation.",
+        "Last fraction of the text for validation.",
         group="Text",
         minimum=0,
         maximum=1,
@@ -201,23 +201,21 @@ class TrainConfig(Config):
     keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.", group="Text")
     min_count: int = option(
         1,
-        "Replace characters that occur less often by one unknown character, which is never drawn.",
+        "Replace rarer characters by an unknown one.",
         group="Text",
         minimum=1,
     )
-    normalize: str = option(
-        "nfc", "Unicode normalization of the text; none leaves it unchanged.", group="Text", choices=("nfc", "none")
-    )
+    normalize: str = option("nfc", "Unicode normalization of the text.", group="Text", choices=("nfc", "none"))
     cache: str | None = option(
         None,
-        "Folder for the cached texts of all runs; by default the platform's cache folder.",
+        "Folder of cached texts; by default the platform's.",
         group="Where it is kept",
         metavar="FOLDER",
         on_resume=True,
     )
     precision: str = option(
         "auto",
-        "Number format of the matrix products; auto chooses the faster one of the processor.",
+        "Number format of products; auto is the faster one.",
         group="Machine",
         choices=("auto", "float32", "bfloat16"),
     )
@@ -226,7 +224,7 @@ class TrainConfig(Config):
     )
     distribute: str = option(
         "none",
-        "Train in this process alone, on all its GPUs (mirrored), or as one of the workers in TF_CONFIG.",
+        "All GPUs (mirrored), or one of several workers.",
         group="Machine",
         choices=("none", "mirrored", "workers"),
         on_resume=True,

@@ -15,7 +15,11 @@ from chargen.config import ModelConfig, TrainConfig
 SIZES = {"units": 384, "output_rank": 0, "batch_size": 64, "seq_length": 64}
 
 
-@click.group(cls=Group, short_help="Measure speed and memory, beside other programs.")
+@click.group(
+    cls=Group,
+    short_help="Measure speed and memory, beside other programs.",
+    epilog="Read on in: chargen help speed",
+)
 def bench() -> None:
     """Measure the speed of chargen and of what people would use instead, in alternating rounds."""
 
@@ -24,6 +28,11 @@ def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
     """Remove the sides that failed; write the reasons to standard error."""
     for name in [name for name, figure in figures.items() if "failed" in figure]:
         say(f"left out: {figures.pop(name)['failed']}", err=True)
+
+
+def megabytes(size: int | None, unit: float = 1e6) -> str:
+    """Return a number of bytes in megabytes, for a person; None is unknown, as on Windows."""
+    return "unknown" if size is None else f"{size / unit:,.0f} MB"
 
 
 @bench.command(
@@ -86,7 +95,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
         say(
             f"{name:18}{figure['per_second']:13,.0f}{equal['per_second'] / figure['per_second']:10.2f} x"
             f"{flops / 1e9:9,.0f}{flops / ceiling:9.0%}{figure['first_step_seconds']:8.1f} s"
-            f"{figure['peak_memory'] / 2**20:6,.0f} MB"
+            f"{megabytes(figure['peak_memory'], 2**20):>9}"
         )
 
 
@@ -183,6 +192,7 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
 )
 @click.option(
     "--megabytes",
+    "size",
     type=Finite(1, 1e6),
     default=1000,
     show_default=True,
@@ -190,21 +200,21 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
 )
 @click.option("--files", type=Whole(1, 10**6), default=1, show_default=True, help="Files it is written to.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
-def bench_corpus(megabytes: float, files: int, as_json: bool) -> None:
+def bench_corpus(size: float, files: int, as_json: bool) -> None:
     """Measure how fast a large text is read, how much memory training takes, and how long its steps wait for text."""
     from chargen.bench.corpus import figures
 
-    found = figures(megabytes, files)
+    found = figures(size, files)
     if as_json:
         click.echo(json.dumps(found))
         return
-    more = (found["training_memory"] - found["training_memory_of_1_megabyte"]) / 1e6
+    small, large = found["training_memory_of_1_megabyte"], found["training_memory"]
+    more = "" if large is None else f" of memory, {megabytes(large - small)} more than on a text of 1 MB"
     say(
-        f"{megabytes:,.0f} MB in {files:,} file{'s' * (files > 1)}, {found['characters']:,} characters\n\n"
-        f"reading, on one core   {found['megabytes_per_second']:,.0f} MB/s, {found['reading_memory'] / 1e6:,.0f} MB of "
-        f"memory; from the cache {found['reading_again_seconds']:.1f} s\n"
-        f"training               {found['training_memory'] / 1e6:,.0f} MB of memory, {more:,.0f} MB more than on a "
-        f"text of 1 MB\n"
+        f"{size:,.0f} MB in {files:,} file{'s' * (files > 1)}, {found['characters']:,} characters\n\n"
+        f"reading, on one core   {found['megabytes_per_second']:,.0f} MB/s, "
+        f"{megabytes(found['reading_memory'])} of memory; from the cache {found['reading_again_seconds']:.1f} s\n"
+        f"training               {megabytes(large)}{more}\n"
         f"a step of 1 x 128      {1e3 * found['step_seconds']:.1f} ms, of which "
         f"{1e3 * found['waiting_seconds']:.2f} ms are spent waiting for text",
         indent=23,

@@ -156,6 +156,11 @@ class Group(click.Group):
         self.format_commands(ctx, formatter)
         click.Command.format_options(self, ctx, formatter)
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the line that tells where to read on."""
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}\n")
+
 
 def path(ctx: click.Context) -> list[str]:
     """Return the names that lead from the program to a command, such as bench and train."""

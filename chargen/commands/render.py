@@ -21,7 +21,13 @@ from chargen.terminal import is_terminal, width
 
 UNDERLINES = {"h1": "=", "h2": "-"}  # below a heading, which has to stand out without styles too
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)  # a line below a table's head
-STYLES = {"h1": "bold", "h2": "bold", "h3": "bold", "code": "bold cyan", "code_block": "cyan"}
+STYLES = {
+    "h1": "bold",
+    "h2": "bold",
+    "h3": "bold",
+    "code": "magenta",
+    "code_block": "magenta",
+}  # legible on white and on black
 
 
 def rendered(markdown: str) -> str:

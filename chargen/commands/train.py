@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from shlex import quote
@@ -81,14 +82,14 @@ class Origin(click.Path):
     "parent",
     type=Origin(),
     metavar=f"{BASE}|{SCRATCH}|PATH",
-    help="The base model, nothing, or a run or model file. [default: english where that helps]",
+    help="What the weights begin from. [default: english where it helps]",
 )
 @click.option(
     "--resume",
     is_flag=False,
     flag_value="",
     metavar="[RUN]",
-    help="Continue a stopped run, bit for bit; without RUN, the newest.",
+    help="Continue a run bit for bit; without RUN, the newest.",
 )
 @click.pass_context
 def train(
@@ -123,6 +124,8 @@ def train(
 
         if nothing_left(Run(request.resume)):  # without its text, which may be gone
             return
+    if find_spec("tensorflow") is None:  # said before the text is read, which may take minutes
+        raise ModuleNotFoundError(name="tensorflow")
     decision = decide(request, replicas) if chief else None  # the chief decides, and other workers get its run
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())

@@ -137,6 +137,10 @@ def test_the_name_of_a_command_shows_its_help(name):
     assert lines(invoke("help", *name.split()).output) == lines(invoke(*name.split(), "--help").output)
 
 
+def test_the_help_of_bench_names_the_topic_of_its_commands():
+    assert f"Read on in: chargen help {topic_of('bench train')}\n" in invoke("bench", "--help").output
+
+
 @pytest.mark.parametrize(("wrong", "meant"), [("samplin", "sampling or sample"), ("trian", "train or training")])
 def test_an_unknown_topic_names_the_topics(wrong, meant):
     result = invoke("help", wrong)
