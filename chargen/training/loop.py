@@ -298,8 +298,8 @@ class Session:
     def plan(self) -> Planned | Replanned | None:
         """Fix the number of steps that fit into the minutes at the measured speed, for the first time or again.
 
-        Return None if the plan there is fits still. The checkpoint is written before the configuration, so no
-        checkpoint is older than the knot: whoever goes on from one needs no earlier learning rate.
+        Return None if the present plan still fits. The checkpoint is written before the configuration. So no checkpoint
+        is older than the knot, and no learning rate before the knot is needed again. A collective.
         """
         self._settle()
         own = reading_time(self._evaluate, *self._job.validation)
@@ -345,9 +345,9 @@ def train(
     """Train as the run's configuration says; yield what happens. Files are written before their record is yielded.
 
     A run that was given minutes is measured first: after about 5 % of them, at most 8 seconds, the number of steps is
-    fixed, and with it the dropout. When the speed turns out otherwise, the number of steps is changed, and the learning
-    rate goes on smoothly from where it is. Both plans are written to the run's configuration, on which, with the step,
-    everything that follows depends.
+    fixed, and with it the dropout. When the speed changes, the number of steps is changed, and the learning rate goes on
+    smoothly from where it is. Each plan is written to the run's configuration. Everything that follows depends only on
+    the configuration and the step.
 
     The minutes count from ``began``, a `time.monotonic`; by default from now. A resumed run counts the time that it
     used up to its checkpoint, and goes on with the rest. The time between a stop and the resumption does not count.
