@@ -345,9 +345,9 @@ def train(
     """Train as the run's configuration says; yield what happens. Files are written before their record is yielded.
 
     A run that was given minutes is measured first: after about 5 % of them, at most 8 seconds, the number of steps is
-    fixed, and with it the dropout. When the speed changes, the number of steps is changed, and the learning rate goes on
-    smoothly from where it is. Each plan is written to the run's configuration. Everything that follows depends only on
-    the configuration and the step.
+    fixed, and with it the dropout. When the speed changes, the number of steps is changed, and the learning rate goes
+    on smoothly from where it is. Each plan is written to the run's configuration. Everything that follows depends only
+    on the configuration and the step.
 
     The minutes count from ``began``, a `time.monotonic`; by default from now. A resumed run counts the time that it
     used up to its checkpoint, and goes on with the rest. The time between a stop and the resumption does not count.
