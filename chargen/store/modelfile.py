@@ -91,6 +91,7 @@ class Progress:
     characters: Count = 0  # that ``nats`` is summed over
     clock: Amount = 0.0  # seconds since the last validation
     seconds: Amount = 0.0  # since the run began, without the time between a stop and its resumption
+    used: Amount = 0.0  # seconds since the schedule began, as ``seconds``, but with each start-up and all previews
     best: Amount | None = None  # nats per character of the best validation
     worse: Count = 0  # validations since the best
     factor: Annotated[float, Meta(gt=0, le=1)] = 1.0  # of the learning rate: halved by each recovery
@@ -102,9 +103,9 @@ class Progress:
         """Return the progress that a checkpoint records."""
         return converted(checkpoint.summary["progress"], cls)
 
-    def elapsed(self, seconds: float) -> Self:
-        """Return the progress after so many seconds more."""
-        return replace(self, clock=self.clock + seconds, seconds=self.seconds + seconds)
+    def elapsed(self, seconds: float, used: float) -> Self:
+        """Return the progress after so many seconds more, ``used`` seconds after the schedule began."""
+        return replace(self, clock=self.clock + seconds, seconds=self.seconds + seconds, used=used)
 
     def stepped(self) -> Self:
         """Return the progress after one more step."""
@@ -128,7 +129,7 @@ class Progress:
 
     def reopened(self) -> Self:
         """Return the progress of a finished run that gets a new schedule."""
-        return replace(self, finished=False, worse=0)
+        return replace(self, finished=False, worse=0, used=0.0)
 
 
 class Summary(TypedDict, total=False):

@@ -264,10 +264,10 @@ def resume(run: Run, corpus: Corpus, request: Request, replicas: int = 1) -> Run
 def _further(config: RunConfig, step: int, corpus: Corpus, request: Request) -> RunConfig:
     """Return the configuration of a finished run with a new schedule, from its last step on."""
     characters = len(corpus.split(config.train)[0].ids)
-    chosen = {} if config.stop is None else _dropout_of(config, config.stop, characters)
+    chosen = {} if config.first_stop is None else _dropout_of(config, config.first_stop, characters)
     again: dict[str, Any] = {name: None for name, rate in chosen.items() if getattr(config.train, name) == rate}
     train = replace(config.train, **{name: getattr(request.train, name) for name in LENGTHS}, **again)
-    config, steps = replace(config, train=train, start=step, stop=None), _steps(train, characters)
+    config, steps = replace(config, train=train, start=step, stop=None, knot=None), _steps(train, characters)
     return config if steps is None else fixed(config, step + steps, characters)
 
 
