@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -33,7 +34,7 @@ STYLES = {
     "table.border": "none",
 }  # legible on white and on black
 SHORT_CODE = 30  # characters; code of this length or less is not broken at the end of a line
-UNBROKEN_SPACE = "\ue000"  # a space in such code, until all lines are made
+UNBROKEN_SPACE = "\ue000"  # a space in such code or before %, until all lines are made
 
 
 def rendered(markdown: str) -> str:
@@ -122,8 +123,8 @@ class Page(Markdown):
             if token.children:
                 token.children = list(_linked(token.children))
                 for child in token.children:
-                    if child.type == "code_inline" and len(child.content) <= SHORT_CODE:
-                        child.content = child.content.replace(" ", UNBROKEN_SPACE)
+                    space = " " if child.type == "code_inline" and len(child.content) <= SHORT_CODE else " (?=%)"
+                    child.content = re.sub(space, UNBROKEN_SPACE, child.content)
 
 
 def _linked(tokens: Sequence[Token]) -> Iterator[Token]:

@@ -82,7 +82,7 @@ def dropout_line(training: TrainConfig) -> str:
     rates = {"dropout": training.dropout, "weight drop": training.weight_drop}
     known = [f"{name} {rate:g}" for name, rate in rates.items() if rate is not None]
     later = " and ".join(name for name, rate in rates.items() if rate is None)
-    return ", ".join([*known, f"{later} when the speed is known"] if later else known)
+    return ", ".join([*known, f"{later} follow once the speed is known"] if later else known)
 
 
 def planned_line(planned: Planned, training: TrainConfig) -> str:
