@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chargen.training.loop import Planned, Record, Recovery, Validation
 
 PREVIEW_CHARACTERS = 96  # written at each validation, or more where the terminal is wider
-TITLES = """\
+TITLES = """
                           bits per character
     step   epoch    time  training  validation      rate  characters/s"""
 
@@ -31,7 +31,7 @@ class Screen:
         stop = job.run.config.stop
         self._bar = tqdm(
             total=None if stop is None else stop * self._window,
-            bar_format="{desc}|{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
+            bar_format="{desc} |{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
             unit=" characters",
             unit_scale=True,
             disable=None,  # where standard error is not a terminal
