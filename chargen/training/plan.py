@@ -175,7 +175,7 @@ def reason(config: RunConfig, corpus: Corpus, speed: float) -> str:
     read = _read(config.model.units, characters, len(corpus.vocabulary), config.train, speed)
     return (
         f"training will read about {read:,.0f} characters, {read / characters:.1f} times the text; "
-        f"{config.model.units} units pay from {worthwhile_characters(config.model.units):,.0f} on"
+        f"{config.model.units} units pay off from {worthwhile_characters(config.model.units):,.0f} on"
     )
 
 
