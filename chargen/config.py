@@ -170,7 +170,7 @@ class TrainConfig(Config):
     )
     clip_norm: float = option(
         1.0,
-        "Norm to which longer gradients are scaled.",
+        "Norm to which larger gradients are clipped.",
         group="Optimisation",
         minimum=0,
         maximum=1e6,
@@ -178,14 +178,14 @@ class TrainConfig(Config):
     )
     validation: float = option(
         0.1,
-        "Last fraction of the text for validation.",
+        "Fraction of the text kept for validation.",
         group="Text",
         minimum=0,
         maximum=1,
         exclusive=True,
     )
     # Half a million characters are scored in at most half a minute, and their bpc is within 0.005 of a longer text's.
-    held_out: int | None = option(500_000, "Most characters used for validation.", group="Text", minimum=2)
+    held_out: int | None = option(500_000, "Maximum characters for validation.", group="Text", minimum=2)
     patience: int | None = option(
         None, "Stop after this many validations without improvement.", group="How long", minimum=1, on_resume=True
     )
@@ -224,7 +224,7 @@ class TrainConfig(Config):
     )
     distribute: str = option(
         "none",
-        "All GPUs (mirrored), or one of several workers.",
+        "mirrored: all GPUs; workers: several processes.",
         group="Machine",
         choices=("none", "mirrored", "workers"),
         on_resume=True,

@@ -49,7 +49,7 @@ def megabytes(size: int | None, unit: float = 1e6) -> str:
 @options(ModelConfig, defaults=SIZES)
 @options(TrainConfig, ("batch_size", "seq_length", "precision", "threads"), SIZES)
 @click.option("--torch", is_flag=True, help="Measure PyTorch too, in float32 and bfloat16; it must be installed.")
-@click.option("--rounds", type=Whole(1), default=12, show_default=True, help="Rounds; the best counts.")
+@click.option("--rounds", type=Whole(1), default=12, show_default=True, help="Number of rounds; the best one counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool, **values: Any) -> None:
     """Measure training steps on FILES, in characters per second, beside stock Keras's fit of the same model.
@@ -102,7 +102,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
 @bench.command(
     "scale",
     cls=Command,
-    short_help="Training by 1, 2 and 4 workers.",
+    short_help="Training with 1, 2 and 4 workers.",
     epilog="""
     chargen bench scale
     chargen bench scale book.txt --units 1024 --batch-size 128 --json
@@ -114,7 +114,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
 @click.option("--steps", type=Whole(20), default=60, show_default=True, help="Training steps.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each number of workers.")
 def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any) -> None:
-    """Measure training on FILES by 1, 2 and 4 workers on this machine: characters per second, and bytes exchanged.
+    """Measure training on FILES with 1, 2 and 4 workers on this machine: characters per second, and bytes exchanged.
 
     The workers share this machine's cores. So the figures show what distributing costs, not what more machines gain.
     """
@@ -150,7 +150,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
     type=click.Path(exists=True, path_type=Path),
     help="A run or a model file. [default: an untrained model of 2 x 512]",
 )
-@click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Rounds; the best counts.")
+@click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Number of rounds; the best one counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     """Measure sampling: characters per second at several counts, the latency, and the same model in stock Keras."""
@@ -198,7 +198,7 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     show_default=True,
     help="Size of the generated text in millions of bytes; it takes three times as much disk space.",
 )
-@click.option("--files", type=Whole(1, 10**6), default=1, show_default=True, help="Files it is written to.")
+@click.option("--files", type=Whole(1, 10**6), default=1, show_default=True, help="Number of files to write it to.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_corpus(size: float, files: int, as_json: bool) -> None:
     """Measure how fast a large text is read, how much memory training takes, and how long its steps wait for text."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chargen.training.schedule import Planned, Replanned
 
 PREVIEW_CHARACTERS = 96  # written at each validation, or more where the terminal is wider
-TITLES = """\
+TITLES = """
                           bits per character
     step   epoch    time  training  validation      rate  characters/s"""
 
@@ -32,7 +32,7 @@ class Screen:
         stop = job.run.config.stop
         self._bar = tqdm(
             total=None if stop is None else stop * self._window,
-            bar_format="{desc}|{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
+            bar_format="{desc} |{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
             unit=" characters",
             unit_scale=True,
             disable=None,  # where standard error is not a terminal
@@ -87,7 +87,7 @@ def dropout_line(training: TrainConfig) -> str:
     rates = {"dropout": training.dropout, "weight drop": training.weight_drop}
     known = [f"{name} {rate:g}" for name, rate in rates.items() if rate is not None]
     later = " and ".join(name for name, rate in rates.items() if rate is None)
-    return ", ".join([*known, f"{later} when the speed is known"] if later else known)
+    return ", ".join([*known, f"{later} follow once the speed is known"] if later else known)
 
 
 def planned_line(planned: Planned, training: TrainConfig) -> str:

@@ -62,9 +62,9 @@ class Origin(click.Path):
     chargen train book.txt --epochs 20
     chargen train letters/ diary.txt --layers 2 --units 512
     chargen train 'library/**/*.txt.gz' --minutes 600
-    chargen train letters/ --from runs/book      go on from another model
+    chargen train letters/ --from runs/book      begin with another model
     cat *.txt | chargen train -
-    chargen train --resume                       go on with the newest run
+    chargen train --resume                       continue the newest run
     chargen train --resume runs/book --epochs 5  train a finished run further
     """,
 )
@@ -107,7 +107,7 @@ def train(
     that ships with chargen. The result is a run: a folder with the best model, a checkpoint, the configuration and the
     metrics. Ctrl-C stops after the current step; --resume continues from there.
 
-    An option marked [chosen] suits the text, the time and the machine unless you give it.
+    chargen chooses the options marked [chosen] to suit the text, the time and the machine, unless you give them.
     """
     began = time.monotonic()
     explicit = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}

@@ -50,8 +50,9 @@ MEASURED_SECONDS = 0.2
 # Where the base model no longer helps: the bits per character that it needs for the text, and the characters that a run
 # of its size would read.
 MOST_BASE_BITS, MOST_BASE_CHARACTERS, BASE_UNITS = 3.0, 1e8, 1024
-# A run that begins from another model has learnt most of what it needs: it takes a lower rate, and less dropout.
-FINE_TUNING_RATE = 0.002
+# A run that begins from another model knows most of what it needs: a lower rate forgets less of it. Dropout for each
+# pass over the text: after 6 passes over a book of 220 KB, 0.2 made 1.477 bpc and 0.4 made 1.481.
+FINE_TUNING_RATE, FINE_TUNING_DROPOUT, HIGHEST_FINE_TUNING_DROPOUT = 0.002, 0.035, 0.5
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def fixed(config: RunConfig, stop: int, characters: int) -> RunConfig:
 def _dropout_of(config: RunConfig, stop: int, characters: int) -> dict[str, Any]:
     read = stop * config.train.batch_size * config.train.seq_length
     if config.parent is not None:
-        return fine_tuning_dropout(characters, read / characters)
+        return fine_tuning_dropout(read / characters)
     return dropout_rates(config.model.units, characters, read / characters)
 
 
@@ -148,9 +149,9 @@ def dropout_rates(units: int, characters: int, passes: float) -> dict[str, float
     }
 
 
-def fine_tuning_dropout(characters: int, passes: float) -> dict[str, float]:
+def fine_tuning_dropout(passes: float) -> dict[str, float]:
     """Return ``dropout`` and ``weight_drop`` for a run that begins from another model; see `dropout_rates`."""
-    return {"dropout": 0.2, "weight_drop": 0.0}
+    return {"dropout": round(min(HIGHEST_FINE_TUNING_DROPOUT, FINE_TUNING_DROPOUT * passes), 2), "weight_drop": 0.0}
 
 
 def training_speed(train: TrainConfig) -> float:
@@ -192,7 +193,7 @@ def reason(config: RunConfig, corpus: Corpus, speed: float) -> str:
     read = _read(config.model.units, characters, len(corpus.vocabulary), config.train, speed)
     return (
         f"training will read about {read:,.0f} characters, {read / characters:.1f} times the text; "
-        f"{config.model.units} units pay from {worthwhile_characters(config.model.units):,.0f} on"
+        f"{config.model.units} units pay off from {worthwhile_characters(config.model.units):,.0f} on"
     )
 
 

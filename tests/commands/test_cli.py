@@ -153,7 +153,7 @@ def test_a_small_text_gets_smaller_sizes_and_is_told_so(fake, here):
 
 def test_the_sizes_are_told_with_their_reason_and_left_alone_where_they_were_asked_for(fake, here):
     result = run("train", "book.txt", "--steps", 1, "--batch-size", 2)
-    assert "64 units pay from" in result.stdout
+    assert "64 units pay off from" in result.stdout
     assert "1 x 64 LSTM" in result.stdout
     result = run("train", "book.txt", "--steps", 1, "--batch-size", 2, "--units", 3)
     assert "units pay" not in result.stdout

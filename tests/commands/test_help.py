@@ -38,8 +38,8 @@ chargen train
 SHOWN = """The head of a page
 ==================
 
-Its first sentence is here. See chargen help speed and the rule (chargen help
-choices), or below.
+Its first sentence is here. See chargen help speed and the rule
+(chargen help choices), or below.
 
   chargen train
 
