@@ -201,7 +201,7 @@ class TrainConfig(Config):
     keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.", group="Text")
     min_count: int = option(
         1,
-        "Replace rarer characters by an unknown one.",
+        "Characters occurring less often become unknown.",
         group="Text",
         minimum=1,
     )

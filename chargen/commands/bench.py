@@ -15,11 +15,7 @@ from chargen.config import ModelConfig, TrainConfig
 SIZES = {"units": 384, "output_rank": 0, "batch_size": 64, "seq_length": 64}
 
 
-@click.group(
-    cls=Group,
-    short_help="Measure speed and memory, beside other programs.",
-    epilog="Read on in: chargen help speed",
-)
+@click.group(cls=Group, short_help="Measure speed and memory, beside other programs.")
 def bench() -> None:
     """Measure the speed of chargen and of what people would use instead, in alternating rounds."""
 

@@ -91,11 +91,10 @@ class Run:
                 stack.enter_context(disk.made(target.parent))
             run = cls.create(path, config, corpus, parent)
             stack.enter_context(run.lock())
-            try:
+            with ExitStack() as undoing:
+                undoing.callback(run._discard, folder=not filled)
                 yield run
-            except BaseException:
-                run._discard(folder=not filled)
-                raise
+                undoing.pop_all()
 
     def _discard(self, *, folder: bool) -> None:
         """Remove the run's files, and its ``folder`` too."""

@@ -132,7 +132,6 @@ class Session:
         self._pending: Pending | None = None
         self._rate, self._lap, self._stopwatch = 0.0, time.monotonic(), Stopwatch()
         self._saved = self._lap
-        self._result = 0.0  # seconds that it took to write and to show the last validation
         self.progress, checkpoint = Progress(), self.run.checkpoint()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -195,8 +194,7 @@ class Session:
 
     def skip_time(self) -> None:
         """Leave out the time that the caller used since the last validation. It counts towards the minutes only."""
-        before, self._lap = self._lap, time.monotonic()
-        self._result = self._lap - before
+        self._lap = time.monotonic()
         self._stopwatch.validated()
 
     def training_record(self) -> Step | None:
@@ -303,13 +301,15 @@ class Session:
         is older than the knot, and no learning rate before the knot is needed again. A collective.
         """
         self._settle()
-        own = reading_time(self._evaluate, *self._job.validation)
-        slowest = float(all_reduce(own * np.eye(self.worker.workers)[self.worker.rank]).max())
+        config, step, streams = self.run.config, self.progress.step, self._job.streams
         before = time.monotonic()
         self.save()
-        slowest += max(self._result, time.monotonic() - before)
-        config, step, streams = self.run.config, self.progress.step, self._job.streams
-        seconds = self._stopwatch.left(config.train.minutes or 0), self._stopwatch.step_seconds, slowest
+        validation, saving = self._stopwatch.validation_seconds, time.monotonic() - before
+        if config.stop is None:  # nothing was validated yet
+            own = reading_time(self._evaluate, *self._job.validation)
+            slowest = float(all_reduce(own * np.eye(self.worker.workers)[self.worker.rank]).max())
+            validation = slowest + saving
+        seconds = self._stopwatch.left(config.train.minutes or 0), self._stopwatch.step_seconds, validation
         left, *each = json.loads(broadcast(json.dumps(seconds).encode()))
         self._stopwatch.restart(validation=each[1])
         self._lap = time.monotonic()

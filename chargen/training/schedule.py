@@ -154,7 +154,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._steps, self._seconds = -UNMEASURED_STEPS, 0.0  # of the measurement; the first steps compile
         self._began = self._last = time.monotonic()
-        self._validation, self._changed = 0.0, False
+        self.validation_seconds, self._changed = 0.0, False  # of the last validation, with all that it entails
 
     def begin(self, began: float) -> None:
         """Count the run's minutes from ``began``, a `time.monotonic`."""
@@ -178,7 +178,7 @@ class Stopwatch:
     def validated(self) -> None:
         """Note that since the last step only the validation text was scored and the result written and shown."""
         before, self._last = self._last, time.monotonic()
-        self._validation = self._last - before
+        self.validation_seconds = self._last - before
 
     def skip(self) -> None:
         """Leave the time since the last step out of the measurement."""
@@ -186,7 +186,7 @@ class Stopwatch:
 
     def restart(self, validation: float) -> None:
         """Measure the steps from now on; a validation takes so many seconds."""
-        self._steps, self._seconds, self._validation, self._changed = 0, 0.0, validation, False
+        self._steps, self._seconds, self.validation_seconds, self._changed = 0, 0.0, validation, False
         self.skip()
 
     def has_measured(self, minutes: float, *, again: bool = False) -> bool:
@@ -205,7 +205,7 @@ class Stopwatch:
         if minutes is None or not self.has_measured(minutes, again=again):
             return False
         if again and not self._changed:
-            each = Seconds(self.step_seconds, self._validation)
+            each = Seconds(self.step_seconds, self.validation_seconds)
             self._changed = changed(config, step, fitting(config, step, self.left(minutes), each, sizes))
             if not self._changed:
                 self._steps, self._seconds = 0, 0.0
