@@ -23,7 +23,7 @@ import numpy.typing as npt
 from chargen.export import Export
 from chargen.export.verify import GREEDY_CHARACTERS, TOLERANCE, Reference, compare, disagreement
 from chargen.files.arrays import Arrays
-from chargen.store.modelfile import weight_shapes
+from chargen.store.modelfile import quantized, weight_shapes
 from chargen.text.vocabulary import LOOKALIKES, Vocabulary
 from chargen.writing.clone import Clone, Floats
 from chargen.writing.generate import opening
@@ -97,12 +97,13 @@ def as_matrices(weights: Arrays, layers: int) -> list[tuple[Floats, Floats | Non
 
 def packed(weights: Arrays, layers: int, *, int8: bool) -> tuple[npt.NDArray[Any], Floats]:
     """Return the numbers of all matrices, int8 or float32, joined; and their scales (with int8) and biases, joined."""
-    numbers, vectors = [], []
+    numbers: list[npt.NDArray[Any]] = []
+    vectors: list[Floats] = []
     for matrix, bias in as_matrices(weights, layers):
         if int8:
-            scales = np.maximum(np.abs(matrix).max(1), np.finfo(np.float32).tiny) / np.float32(127)
-            numbers.append(np.rint(matrix / scales[:, None]).clip(-127, 127).astype(np.int8).ravel())
-            vectors.append(scales)
+            rows, scales = quantized(matrix)
+            numbers.append(rows.ravel())
+            vectors.append(scales.ravel())
         else:
             numbers.append(matrix.astype(np.float32).ravel())
         if bias is not None:

@@ -1,10 +1,13 @@
 """A run may begin from the base model that ships with chargen: these tests use a small one of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from chargen import ChargenError
 from chargen.config import Execution, TrainConfig
-from chargen.store.modelfile import ModelFile
+from chargen.store.modelfile import ModelFile, in_int8, quantized
 from chargen.store.run import Run, open_model
 from chargen.text.corpus import read
 from chargen.training import jobs
@@ -18,10 +21,9 @@ SIZES = ["--batch-size", "4", "--seq-length", "8"]
 
 @pytest.fixture
 def base(here, trained, monkeypatch):
-    """A base model with half-precision weights, which knows the words of book.txt."""
-    assert invoke("export", "--model", trained, "--format", "chargen", "--output", here / "base").exit_code == 0
-    path = here / "base" / "english.safetensors"
-    (here / "base" / "book.safetensors").rename(path)
+    """A base model with int8 weights, which knows the words of book.txt."""
+    path = here / "english.safetensors"
+    export(trained, "int8", here).rename(path)
     monkeypatch.setattr("chargen.training.base.base_path", lambda: path)
     return path
 
@@ -32,12 +34,45 @@ def train(*arguments, stdin=None):
     return result.output
 
 
-def test_half_precision_weights_take_half_the_bytes_and_are_read_as_float32(base, trained):
-    whole, half = ModelFile.read(trained / "model.safetensors"), ModelFile.read(base)
-    assert base.stat().st_size < 0.6 * (trained / "model.safetensors").stat().st_size
+def export(run, quantize, folder):
+    options = ["--format", "chargen", "--quantize", quantize, "--output", folder]
+    assert invoke("export", "--model", run, *options).exit_code == 0
+    return folder / f"book{'.int8' if quantize == 'int8' else ''}.safetensors"
+
+
+def test_half_precision_weights_take_half_the_bytes_and_are_read_as_float32(here, trained):
+    path = export(trained, "float16", here)
+    whole, half = ModelFile.read(trained / "model.safetensors"), ModelFile.read(path)
+    assert path.stat().st_size < 0.6 * (trained / "model.safetensors").stat().st_size
     for name, array in half.weights.items():
         assert array.dtype == np.float32
         assert (array == whole.weights[name].astype(np.float16)).all()
+
+
+def test_int8_weights_are_within_half_a_step_of_each_rows_scale(here, trained):
+    path = export(trained, "int8", here)
+    whole, rounded = ModelFile.read(trained / "model.safetensors"), ModelFile.read(path)
+    assert path.stat().st_size < 0.4 * (trained / "model.safetensors").stat().st_size
+    for name, array in whole.weights.items():
+        assert rounded.weights[name].dtype == np.float32
+        step = np.abs(array).max(-1, keepdims=True) / 127 if array.ndim == 2 else 0
+        assert (np.abs(rounded.weights[name] - array) <= step * 0.501).all()
+
+
+def test_a_row_of_int8_numbers_times_its_scale_is_the_row():
+    matrix = np.array([[254, -127, 1.4], [0, 0, 0], [-1.27, 0.01, 0]], np.float32)
+    numbers, scales = quantized(matrix)
+    assert numbers.tolist() == [[127, -64, 1], [0, 0, 0], [-127, 1, 0]]
+    assert scales[[0, 2], 0] == pytest.approx([2, 0.01])
+
+
+@pytest.mark.parametrize("lost", ["scale/dense/kernel", "scale/embedding"])
+def test_int8_weights_without_their_scale_are_refused(here, trained, lost):
+    model = ModelFile.read(trained / "model.safetensors")
+    weights = {name: array for name, array in in_int8(model.weights).items() if name != lost}
+    replace(model, weights=weights).write(here / "model.safetensors")
+    with pytest.raises(ChargenError, match=f"array {lost[6:]}: int8 has a scale"):
+        ModelFile.read(here / "model.safetensors")
 
 
 def test_a_text_that_the_base_model_reads_well_begins_from_it_and_may_add_characters(fake, here, base, text):
