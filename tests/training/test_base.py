@@ -11,9 +11,9 @@ from chargen.store.modelfile import ModelFile, in_int8, quantized
 from chargen.store.run import Run, open_model
 from chargen.text.corpus import read
 from chargen.training import jobs
-from chargen.training.base import reading_bits
+from chargen.training.base import base_path, reading_bits
 from chargen.training.plan import Request
-from tests.conftest import invoke
+from tests.conftest import chargen, invoke
 from tests.training.test_loop import finish, told
 
 SIZES = ["--batch-size", "4", "--seq-length", "8"]
@@ -143,3 +143,12 @@ def test_the_bits_of_excerpts_are_close_to_the_bits_of_the_text(here, trained, t
 def test_a_text_without_known_characters_costs_more_bits_than_any_model_could_save(here, trained):
     (here / "new.txt").write_text("天地玄黄" * 99, "utf-8")
     assert reading_bits(open_model(trained), read(["new.txt"])) == float("inf")
+
+
+@pytest.mark.long
+def test_sixty_steps_from_the_real_base_model_learn_the_bundled_book(here):
+    done = chargen("train", "--steps", "60", cwd=here)
+    assert done.returncode == 0, done.stderr
+    run = Run(here / "runs" / "book")
+    assert run.config.parent == str(base_path().resolve())
+    assert run.metrics()[-1]["validation_bpc"] < 1.6
