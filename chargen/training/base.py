@@ -38,7 +38,7 @@ def reading_bits(model: ModelFile, corpus: Corpus) -> float:
     if rows.shape[1] < 2:
         return float("inf")
     clone = Clone(model.weights, model.vocabulary).repeat(EXCERPTS)
-    run_in = min(RUN_IN_CHARACTERS, rows.shape[1] // 2)
+    run_in = min(RUN_IN_CHARACTERS, (rows.shape[1] - 1) // 2)
     nats = [nats_of(clone.step(now), following) for now, following in pairwise(rows.T)][run_in:]
     escape = model.vocabulary.escape_nats(int((~known).sum()), len(sample)) / len(sample)
     return bits(float(np.mean(nats)) * float(known.mean()) + escape)

@@ -140,6 +140,12 @@ def test_the_bits_of_excerpts_are_close_to_the_bits_of_the_text(here, trained, t
     assert bits == pytest.approx(model.summary["validation_bpc"], abs=0.3)
 
 
+@pytest.mark.parametrize("words", ["ab", "abc", "the cat"])
+def test_the_bits_of_a_text_of_a_few_characters_are_finite(here, trained, words):
+    (here / "new.txt").write_text(words, "utf-8")
+    assert 0 < reading_bits(open_model(trained), read(["new.txt"])) < float("inf")
+
+
 def test_a_text_without_known_characters_costs_more_bits_than_any_model_could_save(here, trained):
     (here / "new.txt").write_text("天地玄黄" * 99, "utf-8")
     assert reading_bits(open_model(trained), read(["new.txt"])) == float("inf")
