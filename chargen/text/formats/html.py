@@ -1,0 +1,130 @@
+"""The text of a web page: no navigation, scripts, styles or forms' fields, a blank line between paragraphs."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import IO
+
+from chargen.text.encodings import decoded
+from chargen.text.formats.limits import BLOCK_BYTES
+from chargen.text.formats.lines import LINE, PARAGRAPH, Lines
+from chargen.text.formats.markup import attributes, tokens
+from chargen.text.formats.options import Options
+
+HEAD_BYTES = 4096  # in which a page names its encoding
+PARAGRAPHS = frozenset(
+    "p h1 h2 h3 h4 h5 h6 blockquote ul ol dl table pre section article aside figure hr main header footer hgroup "
+    "address fieldset details body".split()
+)
+LINE_BREAKING = frozenset("div li tr dt dd br figcaption caption summary legend form center thead tbody tfoot".split())
+CELLS = frozenset({"td", "th"})
+# Not text, or text about the page. The readings above Chinese characters (rt) would stand in the middle of words.
+LEFT_OUT = frozenset(
+    "nav svg template noscript object audio video canvas select button datalist dialog map rt rp".split()
+)
+VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+LEFT_OUT_ROLES = frozenset(
+    "navigation search doc-toc doc-pagelist doc-pagebreak doc-noteref doc-cover doc-index menu".split()
+)
+LEFT_OUT_TYPES = frozenset("toc landmarks page-list pagebreak noteref cover loi lot index".split())
+# Production notes, and what Standard Ebooks puts around a book.
+BOILERPLATE_TYPES = frozenset("titlepage halftitlepage copyright-page imprint colophon".split())
+BOILERPLATE_ROLES = frozenset({"doc-colophon", "doc-credits"})
+
+_TELLING = re.compile(r"type|role|hidden|display", re.IGNORECASE)
+_NOT_DISPLAYED = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_CHARSET = re.compile(
+    rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_-]+)|^\s*<\?xml[^>]{0,100}encoding\s*=\s*[\"']([A-Za-z0-9_-]+)",
+    re.IGNORECASE,
+)
+_CHARSETS = re.compile(
+    r"utf-?8|us-ascii|iso-?8859-\d+|latin-?\d|windows-125\d|cp125\d|koi8-[ru]|macintosh|shift_?jis|euc-(?:jp|kr)|"
+    r"iso-2022-jp|gb2312|gbk|gb18030|big5(?:-hkscs)?",
+    re.IGNORECASE,
+)
+
+
+@dataclass
+class Counts:
+    """The characters of a page."""
+
+    all: int = 0
+    linked: int = 0  # in links
+    links: int = 0
+
+
+def read(file: IO[bytes], options: Options) -> Iterator[str]:
+    """Yield a page's text.
+
+    Its encoding is that of its byte-order mark, that of ``options`` if it is not UTF-8, that which the page names, or
+    UTF-8. Raises NoTextError as `decoded` does.
+    """
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    blocks = iter(partial(file.read, BLOCK_BYTES), b"")
+    pieces = decoded(blocks, options.name, encoding(head, options.encoding), "--encoding")
+    yield from text(pieces, options, Counts(), xml=head.lstrip().startswith(b"<?xml"))
+
+
+def encoding(head: bytes, given: str) -> str:
+    """Return the encoding of a page, or of an XML file, that begins with ``head``."""
+    if codecs.lookup(given).name != "utf-8" or not (named := _CHARSET.search(head)):
+        return given
+    name = (named[1] or named[2]).decode("ascii").lower()
+    if not _CHARSETS.fullmatch(name):
+        return given
+    if name in ("iso-8859-1", "us-ascii", "latin1", "latin-1"):  # as browsers read them, by WHATWG's Encoding Standard
+        return "cp1252"
+    return {"macintosh": "mac_roman", "gb2312": "gb18030", "gbk": "gb18030"}.get(name, name)
+
+
+def text(pieces: Iterable[str], options: Options, counts: Counts, *, xml: bool) -> Iterator[str]:
+    """Yield the text of a page, given in pieces, and count its characters."""
+    lines = Lines()
+    preformatted, linked = 0, False
+    skipped, depth = "", 0  # the element that is left out, and how many of its name are open
+    for kind, value, written in tokens(pieces, xml=xml):
+        start = kind == "start"
+        if skipped:
+            if kind != "text" and value == skipped:
+                depth += 1 if start else -1
+                skipped = skipped if depth else ""
+        elif kind == "text":
+            length = (lines.write if preformatted else lines.write_words)(value)
+            counts.all += length
+            counts.linked += length * linked
+            if length:
+                yield lines.take()
+        elif start and value not in VOID and (value in LEFT_OUT or _left_out(written, options)):
+            skipped, depth = value, 1
+        elif value == "a":
+            linked = start and "href" in written.lower()
+            counts.links += linked
+        elif value == "br":
+            lines.line_break()
+        elif value in CELLS:
+            lines.tab()
+        elif value in PARAGRAPHS or value in LINE_BREAKING:
+            lines.gap(PARAGRAPH if value in PARAGRAPHS else LINE)
+            if value == "pre":
+                preformatted = max(0, preformatted + (1 if start else -1))
+    yield lines.end()
+
+
+def _left_out(written: str, options: Options) -> bool:
+    """Return whether an element with these attributes is no text of the book or page."""
+    if not _TELLING.search(written):
+        return False
+    found = attributes(written)
+    types, roles = found.get("epub:type", "").split(), found.get("role", "").split()
+    if "hidden" in found or found.get("aria-hidden") == "true" or _NOT_DISPLAYED.search(found.get("style", "")):
+        return True
+    if not LEFT_OUT_TYPES.isdisjoint(types) or not LEFT_OUT_ROLES.isdisjoint(roles):
+        return True
+    return not options.keep_boilerplate and not (
+        BOILERPLATE_TYPES.isdisjoint(types) and BOILERPLATE_ROLES.isdisjoint(roles)
+    )
