@@ -196,7 +196,10 @@ class TrainConfig(Config):
     )
     encoding: str = option("utf-8", "Encoding of the text files.", group="Text")
     join: bool = option(False, "Carry the state from one file into the next.", group="Text")
-    keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.", group="Text")
+    keep_boilerplate: bool = option(
+        False, "Keep the header and licence of Project Gutenberg, and the imprints of EPUBs.", group="Text"
+    )
+    keep_markup: bool = option(False, "Read Markdown and HTML as they are, with their marks.", group="Text")
     min_count: int = option(
         1,
         "Replace characters that occur less often by one unknown character, which is never drawn.",

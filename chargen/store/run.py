@@ -26,7 +26,7 @@ from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted
 from chargen.store.modelfile import Checkpoint, ModelFile, extend_vocabulary
 from chargen.store.modelfile import Progress as Progress
 from chargen.text.corpus import Advance, Corpus, cache_folder, opened, read
-from chargen.text.documents import STANDARD_INPUT, expanded
+from chargen.text.sources import STANDARD_INPUT, expanded
 from chargen.text.vocabulary import Vocabulary
 
 FORMAT = 1  # of config.json

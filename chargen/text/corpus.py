@@ -31,8 +31,10 @@ from chargen.config import TrainConfig
 from chargen.files.arrays import NO_CHECKSUM, checksum_matches, with_checksum
 from chargen.files.disk import locked, move, sweep, temporary, write_beside
 from chargen.files.reading import Count, DamagedError, Sha256, converted, errors_of, open_regular, parsed, read_regular
-from chargen.text.documents import BUNDLED_BOOK, STANDARD_INPUT, Reading, Source, decode, sources, text
+from chargen.text import formats
+from chargen.text.documents import Reading, decode, text
 from chargen.text.encodings import NoTextError
+from chargen.text.sources import BUNDLED_BOOK, STANDARD_INPUT, Source, sources
 from chargen.text.spool import Advance as Advance
 from chargen.text.spool import Spool, spool_documents
 from chargen.text.spool import Starts as Starts
@@ -317,11 +319,14 @@ def _key(found: Sequence[Source], settings: TrainConfig, known: Vocabulary | Non
         settings.encoding,
         settings.join,
         settings.keep_boilerplate,
+        settings.keep_markup,
         settings.min_count,
         settings.normalize,
         known and [known.characters, known.unknown],
     ]
-    key = json.dumps([FORMAT, unicodedata.unidata_version, options, made_from])
+    key = json.dumps(
+        [FORMAT, formats.versions({source.kind for source in found}), unicodedata.unidata_version, options, made_from]
+    )
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -331,7 +336,7 @@ def _build(
     """Write a corpus into an empty folder: first the documents into a spool, then the spool in the vocabulary's ids."""
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = Spool(file)
-        reading = Reading(settings.encoding, settings.keep_boilerplate, settings.normalize)
+        reading = Reading(settings.encoding, settings.keep_boilerplate, settings.keep_markup, settings.normalize)
         starts, notes = spool_documents(spool, found, reading, advance)
         starts = starts[:1] if settings.join else starts
         before = set(known.characters if known else "")

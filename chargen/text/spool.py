@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
-from chargen.text.documents import Reading, Source, text
+from chargen.text.documents import Reading, text
 from chargen.text.encodings import NoTextError
+from chargen.text.sources import Source
 from chargen.text.vocabulary import CODE_POINTS, Ids, code_points
 
 Starts = npt.NDArray[np.int64]
@@ -99,7 +100,8 @@ def spool_documents(
             notes.append(f"{source.name} is {reason.what}: left out")
     if not spool.characters:
         folder = Path(found[0].name).parent
-        raise ChargenError(f"{folder} holds no text files: name a folder with text in it, or the files themselves")
+        why = f" ({notes[0].removesuffix(': left out')})" if notes else ""
+        raise ChargenError(f"{folder} holds no text files{why}: name a folder with text in it, or the files themselves")
     if left_out := reading.left_out:
         notes.append(
             f"Project Gutenberg's header and licence are left out of {len(left_out):,} "

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import ChargenError
-from chargen.text.documents import Reading, Source, decode, expanded, sources, text
+from chargen.text.documents import Reading, decode, text
 from chargen.text.encodings import NoTextError
+from chargen.text.sources import Source, expanded, sources
 
 BOOK = "Chapter 1\n\nIt was a dark night.\n\n\n"
 TODAY = (

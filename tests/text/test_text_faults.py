@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from chargen.config import TrainConfig
 from chargen.text.corpus import read
-from chargen.text.documents import MARKS_HELD, decode, expanded
+from chargen.text.documents import MARKS_HELD, decode
+from chargen.text.sources import expanded
 from tests.conftest import invoke
 
 MARKS = "\u0301\u0323\u0308\u0344\u0345\u05b8\u3099"

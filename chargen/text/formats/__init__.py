@@ -1,19 +1,19 @@
 """Documents of all kinds become text. A kind is recognised by a file's content; its name decides where it cannot.
 
-A reader is a module with ``read(file, options)``, which yields the text of an open file and raises `limits.Refused`, or
-what `limits.DAMAGE` lists.
+A reader is a module with ``read(file, options)``, which yields the text of an open file and raises
+`limits.UnreadableError`, or what `limits.DAMAGE` lists.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import IO, cast
 
-from chargen.text.formats.limits import DAMAGE, Refused
+from chargen.text.formats.limits import DAMAGE, UnreadableError
 from chargen.text.formats.options import Options
 
 VERSION = 1  # of all readers: raised when one would give another text
@@ -41,10 +41,22 @@ _MARKUP = re.compile(r"\s*<[!?A-Za-z]")
 _FLAT_ODT = re.compile(r"\s*<\?xml[^>]*>\s*<office:document\s")
 
 
+def versions(kinds: Iterable[str]) -> list[str]:
+    """Return the versions of the readers of ``kinds``, on which a text depends beside its file and options."""
+    return [str(VERSION), *([_installed("pypdfium2")] if "pdf" in kinds else [])]
+
+
+def _installed(package: str) -> str:
+    """Return the version of a package; empty if it is not installed."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return ""
+
+
 def recognised(head: bytes, name: str, *, keep_markup: bool = False) -> str:
     """Return the kind of a file with ``name`` that begins with ``head``: a key of KINDS, PLAIN, "zip" or "tar".
 
-    With ``keep_markup``, Markdown and HTML are PLAIN. Raises Refused for Word's files from before 2007.
+    With ``keep_markup``, Markdown and HTML are PLAIN. Raises UnreadableError for Word's files from before 2007.
     """
     suffix = Path(name).suffix.lower()
     if head.startswith(ZIP):
@@ -52,7 +64,7 @@ def recognised(head: bytes, name: str, *, keep_markup: bool = False) -> str:
     if head[TAR_PLACE:].startswith(TAR):
         return "tar"
     if head.startswith(OLE):
-        raise Refused("a file of old Office versions, or protected by a password: save it as .docx or .txt")
+        raise UnreadableError("a file of old Office versions, or protected by a password: save it as .docx or .txt")
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"%PDF-") or (b"%PDF-" in head and suffix == ".pdf"):
         return "pdf"
@@ -70,7 +82,7 @@ def recognised(head: bytes, name: str, *, keep_markup: bool = False) -> str:
 
 
 def zip_kind(file: IO[bytes], name: str) -> str:
-    """Return the kind of a ZIP file: a key of KINDS, or ARCHIVE. Raises Refused for others, and for a damaged one."""
+    """Return the kind of a ZIP file: a key of KINDS, or ARCHIVE. Raises UnreadableError for others."""
     from chargen.text.formats.package import kind
 
     with damage_of(ZIP_NAMES.get(Path(name).suffix.lower(), "a ZIP file")):
@@ -78,7 +90,7 @@ def zip_kind(file: IO[bytes], name: str) -> str:
 
 
 def read(kind: str, file: IO[bytes], options: Options) -> Iterator[str]:
-    """Yield the text of a file of a kind. Raises Refused for one that cannot be read."""
+    """Yield the text of a file of a kind. Raises UnreadableError for one that cannot be read."""
     reader = cast(Callable[[IO[bytes], Options], Iterator[str]], import_module(f"chargen.text.formats.{kind}").read)
     with damage_of(KINDS[kind]):
         yield from reader(file, options)
@@ -86,17 +98,17 @@ def read(kind: str, file: IO[bytes], options: Options) -> Iterator[str]:
 
 @contextmanager
 def damage_of(title: str) -> Iterator[None]:
-    """While entered, errors of damaged files become `Refused`, which says "a damaged EPUB" if the title is "an EPUB"."""
+    """While entered, errors of damaged files become `UnreadableError`: "a damaged EPUB" if the title is "an EPUB"."""
     damaged = "a damaged " + title.partition(" ")[2]
     try:
         yield
-    except Refused as error:
+    except UnreadableError as error:
         if error.what.startswith("damaged: "):
-            raise Refused(f"{damaged} ({error.what.removeprefix('damaged: ')})") from None
+            raise UnreadableError(f"{damaged} ({error.what.removeprefix('damaged: ')})") from None
         raise
     except DAMAGE:
-        raise Refused(damaged) from None
+        raise UnreadableError(damaged) from None
     except OSError as error:
         if error.errno is not None:
             raise
-        raise Refused(damaged) from None
+        raise UnreadableError(damaged) from None

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, cast
 
-from chargen.text.formats.limits import Careful, Refused, most_unpacked, too_large
+from chargen.text.formats.limits import Budget, Careful, UnreadableError
 from chargen.text.formats.package import Package, printable
 
 MOST_FILES = 100_000
@@ -27,7 +27,12 @@ class Entry:
 
     name: str  # printable, for messages and for the kind
     index: int  # in the archive, which may have a name twice
-    open: Callable[[], IO[bytes]]
+    size: int  # bytes
+    opener: Callable[[], IO[bytes]]
+
+    def open(self, mode: str) -> IO[bytes]:
+        """Open the file to read its bytes, as `Path.open` does with the mode "rb"."""
+        return self.opener()
 
 
 class _Slice(io.RawIOBase):
@@ -37,59 +42,58 @@ class _Slice(io.RawIOBase):
         self._file, self._place, self._end = file, start, start + size
 
     def read(self, size: int = -1) -> bytes:
-        """Read at most ``size`` bytes. Raises Refused if the file is cut off."""
+        """Read at most ``size`` bytes. Raises UnreadableError if the file is cut off."""
         left = self._end - self._place
         size = left if size < 0 else min(size, left)
         self._file.seek(self._place)
         data = self._file.read(size)
         if len(data) < size:
-            raise Refused("damaged: its end is missing")
+            raise UnreadableError("damaged: its end is missing")
         self._place += size
         return data
 
 
-def entries(kind: str, file: IO[bytes], packed: int, stack: ExitStack) -> list[Entry]:
+def entries(kind: str, file: IO[bytes], budget: Budget, stack: ExitStack) -> list[Entry]:
     """Return the files in an archive, "zip" or "tar", in the order of their names, without hidden ones.
 
-    ``file`` and what is opened on ``stack`` must stay open while they are read. ``packed`` is the size of the file in
-    which the archive is on the disk, perhaps compressed. Raises Refused, or what `limits.DAMAGE` lists.
+    ``file`` and what is opened on ``stack`` must stay open while they are read. What they unpack to is
+    counted on ``budget``. Raises UnreadableError, or what `limits.DAMAGE` lists.
     """
-    found = list(_zip(file, stack) if kind == "zip" else _tar(file, packed))
+    found = list(_zip(file, budget, stack) if kind == "zip" else _tar(file, budget))
     return sorted(found, key=lambda entry: (entry.name.split("/"), entry.index))
 
 
-def _zip(file: IO[bytes], stack: ExitStack) -> Iterator[Entry]:
+def _zip(file: IO[bytes], budget: Budget, stack: ExitStack) -> Iterator[Entry]:
     package = Package(file)
     stack.callback(package.zip.close)
+    budget.spend(package.unpacked)
     infos = package.zip.infolist()
     if len(infos) > MOST_FILES:
-        raise Refused(f"refused, because it holds more than {MOST_FILES:,} files")
+        raise UnreadableError(f"refused, because it holds more than {MOST_FILES:,} files")
     for index, info in enumerate(infos):
         if not info.is_dir() and not _hidden(info.filename):
             # info is bound here, because the function is called later
-            yield Entry(printable(info.filename), index, lambda info=info: package.open_info(info))  # type: ignore[misc]
+            yield Entry(printable(info.filename), index, info.file_size, lambda info=info: package.open_info(info))  # type: ignore[misc]
 
 
-def _tar(file: IO[bytes], packed: int) -> Iterator[Entry]:
+def _tar(file: IO[bytes], budget: Budget) -> Iterator[Entry]:
     size = file.seek(0, io.SEEK_END)
-    end = unpacked = index = 0
+    end = index = 0
     with tarfile.open(fileobj=cast(IO[bytes], Careful(file)), mode="r:") as archive:
         while (info := archive.next()) is not None:
-            archive.members = []  # else it keeps them all
+            archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
             index += 1
             if index > MOST_FILES:
-                raise Refused(f"refused, because it holds more than {MOST_FILES:,} files")
+                raise UnreadableError(f"refused, because it holds more than {MOST_FILES:,} files")
             end = info.offset_data + -(-info.size // TAR_BLOCK) * TAR_BLOCK if info.isreg() else info.offset_data
-            unpacked += info.size
-            if unpacked > most_unpacked(packed):
-                raise too_large(unpacked, packed)
+            budget.spend(info.size)
             if info.isreg() and not info.issparse() and not _hidden(info.name):
                 start, length = info.offset_data, info.size
                 opened = cast(Callable[[], IO[bytes]], lambda s=start, n=length: _Slice(file, s, n))
-                yield Entry(printable(info.name), index, opened)
+                yield Entry(printable(info.name), index, length, opened)
     file.seek(min(end, size))
     if end > size or any(file.read(TAR_BLOCK)):
-        raise Refused("damaged: its end is missing")
+        raise UnreadableError("damaged: its end is missing")
 
 
 def _hidden(name: str) -> bool:

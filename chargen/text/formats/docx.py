@@ -23,7 +23,7 @@ SEPARATORS = {"separator", "continuationSeparator", "continuationNotice"}
 
 
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
-    """Yield the text. Raises Refused, or what `limits.DAMAGE` lists."""
+    """Yield the text. Raises UnreadableError, or what `limits.DAMAGE` lists."""
     package = Package(file)
     document = _document(package)
     related = dict(_relationships(package, document))

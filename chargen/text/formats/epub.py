@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from chargen.text.encodings import NoTextError, decoded
 from chargen.text.formats import html
-from chargen.text.formats.limits import BLOCK_BYTES, Refused
+from chargen.text.formats.limits import BLOCK_BYTES, UnreadableError
 from chargen.text.formats.options import Options
 from chargen.text.formats.package import Package
 from chargen.text.formats.xml import events, local, plain
@@ -36,7 +36,7 @@ class _Book:
 
 
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
-    """Yield the text. Raises Refused, or what `limits.DAMAGE` lists."""
+    """Yield the text. Raises UnreadableError, or what `limits.DAMAGE` lists."""
     package = Package(file)
     book = _book(package, options)
     # A spine may name a page twice, or go on without end in names of the same page: each is read once.
@@ -46,7 +46,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
         with package.open(ENCRYPTION) as opened:
             encrypted = {unquote(plain(a).get("URI", "")) for kind, _, a in events(opened) if kind == "start"}
         if encrypted.intersection(names):
-            raise Refused("protected against copying (DRM)")
+            raise UnreadableError("protected against copying (DRM)")
     gap = ""
     for name in names:
         counts = html.Counts()
@@ -64,12 +64,10 @@ def _page(package: Package, name: str, options: Options, counts: html.Counts) ->
     with package.open(name) as opened:
         blocks = iter(partial(opened.read, BLOCK_BYTES), b"")
         try:
-            yield from html.text(
-                decoded(blocks, name, html.encoding(head, "utf-8"), None), options, counts, xml=True
-            )
+            yield from html.text(decoded(blocks, name, html.encoding(head, "utf-8"), None), options, counts, xml=True)
         except NoTextError as error:
             if error.what != "empty":
-                raise Refused(f"damaged: its page {name} is {error.what}") from None
+                raise UnreadableError(f"damaged: its page {name} is {error.what}") from None
 
 
 def _book(package: Package, options: Options) -> _Book:
@@ -78,7 +76,7 @@ def _book(package: Package, options: Options) -> _Book:
         found = (plain(a).get("full-path") for _, name, a in events(opened) if local(name) == "rootfile")
         root = next((path for path in found if path), None)
         if root is None:
-            raise Refused("damaged: its container names no book")
+            raise UnreadableError("damaged: its container names no book")
     book, folder = _Book(), posixpath.dirname(root)
     left_out_guides = LEFT_OUT_GUIDES if options.keep_boilerplate else LEFT_OUT_GUIDES | BOILERPLATE_GUIDES
     with package.open(root) as opened:
@@ -97,5 +95,5 @@ def _book(package: Package, options: Options) -> _Book:
                 case "reference" if found_in.get("type", "").lower() in left_out_guides:
                     book.left_out.add(path)
     if not book.spine:
-        raise Refused("damaged: its spine names no pages")
+        raise UnreadableError("damaged: its spine names no pages")
     return book

@@ -13,26 +13,22 @@ from chargen.text.encodings import decoded
 from chargen.text.formats.limits import BLOCK_BYTES
 from chargen.text.formats.lines import LINE, PARAGRAPH, Lines
 from chargen.text.formats.markup import attributes, tokens
-from chargen.text.formats.options import Options
+from chargen.text.formats.options import Options, names
 
 HEAD_BYTES = 4096  # in which a page names its encoding
-PARAGRAPHS = frozenset(
+PARAGRAPHS = names(
     "p h1 h2 h3 h4 h5 h6 blockquote ul ol dl table pre section article aside figure hr main header footer hgroup "
-    "address fieldset details body".split()
+    "address fieldset details body"
 )
-LINE_BREAKING = frozenset("div li tr dt dd br figcaption caption summary legend form center thead tbody tfoot".split())
+LINE_BREAKING = names("div li tr dt dd br figcaption caption summary legend form center thead tbody tfoot")
 CELLS = frozenset({"td", "th"})
 # Not text, or text about the page. The readings above Chinese characters (rt) would stand in the middle of words.
-LEFT_OUT = frozenset(
-    "nav svg template noscript object audio video canvas select button datalist dialog map rt rp".split()
-)
-VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
-LEFT_OUT_ROLES = frozenset(
-    "navigation search doc-toc doc-pagelist doc-pagebreak doc-noteref doc-cover doc-index menu".split()
-)
-LEFT_OUT_TYPES = frozenset("toc landmarks page-list pagebreak noteref cover loi lot index".split())
+LEFT_OUT = names("nav svg template noscript object audio video canvas select button datalist dialog map rt rp")
+VOID = names("area base br col embed hr img input link meta param source track wbr")
+LEFT_OUT_ROLES = names("navigation search doc-toc doc-pagelist doc-pagebreak doc-noteref doc-cover doc-index menu")
+LEFT_OUT_TYPES = names("toc landmarks page-list pagebreak noteref cover loi lot index")
 # Production notes, and what Standard Ebooks puts around a book.
-BOILERPLATE_TYPES = frozenset("titlepage halftitlepage copyright-page imprint colophon".split())
+BOILERPLATE_TYPES = names("titlepage halftitlepage copyright-page imprint colophon")
 BOILERPLATE_ROLES = frozenset({"doc-colophon", "doc-credits"})
 
 _TELLING = re.compile(r"type|role|hidden|display", re.IGNORECASE)

@@ -1,6 +1,6 @@
 """What a hostile file may not do: unpack without end, make a reader hold it all, or break out of it.
 
-A reader of a format raises `Refused`; so do the files here when a limit is passed.
+A reader of a format raises `UnreadableError`; so do the files here when a limit is passed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DAMAGE = (
 )
 
 
-class Refused(Exception):
+class UnreadableError(Exception):
     """A file that is not read. ``what`` says what it is, as in "book.epub is a damaged EPUB"."""
 
     def __init__(self, what: str) -> None:
@@ -40,15 +40,28 @@ def most_unpacked(packed: int) -> int:
     return min(MOST_UNPACKED, max(MOST_TIMES * packed, UNPACKED_FREELY))
 
 
-def too_large(unpacked: int, packed: int) -> Refused:
+def too_large(unpacked: int, packed: int) -> UnreadableError:
     """Return the error for a file of ``packed`` bytes that unpacks to more than its limit."""
     if unpacked > MOST_UNPACKED:
-        return Refused(f"refused, because it unpacks to more than {MOST_UNPACKED / 1e9:,.0f} GB")
-    return Refused(f"refused, because it unpacks to more than {MOST_TIMES:,} times its size")
+        return UnreadableError(f"refused, because it unpacks to more than {MOST_UNPACKED / 1e9:,.0f} GB")
+    return UnreadableError(f"refused, because it unpacks to more than {MOST_TIMES:,} times its size")
+
+
+class Budget:
+    """The bytes to which an archive of ``packed`` bytes may unpack, together with those in it."""
+
+    def __init__(self, packed: int) -> None:
+        self._packed, self._unpacked = packed, 0
+
+    def spend(self, unpacked: int) -> None:
+        """Count bytes that were unpacked. Raises UnreadableError if they are too many."""
+        self._unpacked += unpacked
+        if self._unpacked > most_unpacked(self._packed):
+            raise too_large(self._unpacked, self._packed)
 
 
 class Unpacked(io.RawIOBase):
-    """A stream that raises `Refused` once more than its limit was read. ``packed`` is the size of the file behind it."""
+    """A stream that raises `UnreadableError` when it has unpacked a file of ``packed`` bytes to more than its limit."""
 
     def __init__(self, stream: IO[bytes], packed: int) -> None:
         self._stream, self._packed, self._read = stream, packed, 0
@@ -76,11 +89,11 @@ class Careful(io.RawIOBase):
         file.seek(0)
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read at most ``size`` bytes. Raises Refused for too many at once."""
+        """Read at most ``size`` bytes. Raises UnreadableError for too many at once."""
         left = self._size - self._file.tell()
         if min(left, left if size is None or size < 0 else size) > MOST_AT_ONCE:
-            raise Refused("refused, because its list of files is too long")
-        return self._file.read(size)
+            raise UnreadableError("refused, because its list of files is too long")
+        return self._file.read(-1 if size is None else size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to an offset."""

@@ -100,7 +100,7 @@ def _lines(pieces: Iterable[str]) -> Iterator[str]:
 
 def without_marks(line: str) -> str:
     """Return a line without Markdown's marks."""
-    if _RULE.match(line) or _DEFINITION.match(line) and not _NOTE.match(line):
+    if _RULE.match(line) or (_DEFINITION.match(line) and not _NOTE.match(line)):
         return ""
     if "|" in line:
         if _TABLE_RULE.match(line):
@@ -133,4 +133,6 @@ def _inline(line: str) -> str:
     for expression, kept in _INLINE:
         line = expression.sub(kept, line)
     line = unescape(line).removesuffix("\\")
-    return _HIDDEN.sub(lambda found: hidden[ord(found[0]) - 0xE000] if ord(found[0]) - 0xE000 < len(hidden) else "", line)
+    return _HIDDEN.sub(
+        lambda found: hidden[ord(found[0]) - 0xE000] if ord(found[0]) - 0xE000 < len(hidden) else "", line
+    )

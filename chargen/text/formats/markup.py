@@ -117,7 +117,7 @@ def _text(held: str, place: int, *, last: bool) -> tuple[int, str]:
 
 
 def _long(held: str, place: int) -> tuple[str, int, str]:
-    """Return the name of the long tag at ``place``, where reading goes on, and the quotation mark that is open there."""
+    """Return the name of the long tag at ``place``, where to go on, and the quotation mark that is open there."""
     name = _NAME.match(held, place)
     assert name is not None
     quote = re.compile("=\\s*([\"'])").search(held, name.end())

@@ -8,31 +8,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO
 
-from chargen.text.formats.limits import Refused
+from chargen.text.formats.limits import UnreadableError
 from chargen.text.formats.lines import PARAGRAPH, Lines, Table
-from chargen.text.formats.options import Options
+from chargen.text.formats.options import Options, names
 from chargen.text.formats.package import Package
 from chargen.text.formats.xml import events, plain
 
 CONTENT = "content.xml"
 MOST_SPACES = 1000  # that a file may ask for with one tag
-LEFT_OUT = frozenset(
+LEFT_OUT = names(
     "text:table-of-content text:illustration-index text:table-index text:object-index text:user-index "
     "text:alphabetical-index text:note-citation text:tracked-changes office:annotation office:forms office:scripts "
     "office:styles office:automatic-styles office:master-styles office:font-face-decls office:meta office:settings "
     "office:binary-data text:variable-decls text:sequence-decls svg-compatible:title svg-compatible:desc "
-    "text:ruby-text".split()
+    "text:ruby-text"
 )
 TABLES = ("table:table", "table:table-row", "table:table-cell")
 
 
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
-    """Yield the text. Raises Refused, or what `limits.DAMAGE` lists."""
+    """Yield the text. Raises UnreadableError, or what `limits.DAMAGE` lists."""
     package = Package(file)
     if "META-INF/manifest.xml" in package:
         with package.open("META-INF/manifest.xml") as opened:
             if any(name.endswith(" encryption-data") for _, name, _ in events(opened)):
-                raise Refused("protected by a password")
+                raise UnreadableError("protected by a password")
     with package.open(CONTENT) as opened:
         yield from text(opened)
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def names(text: str) -> frozenset[str]:
+    """Return the names in a text, with spaces between them."""
+    return frozenset(text.split())
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of all readers."""

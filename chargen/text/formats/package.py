@@ -9,7 +9,7 @@ import zipfile
 from functools import partial
 from typing import IO, cast
 
-from chargen.text.formats.limits import Careful, Refused, most_unpacked, too_large
+from chargen.text.formats.limits import Careful, UnreadableError, most_unpacked, too_large
 
 ENCRYPTED = 0x1  # the flag of a file in an archive
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2}  # LZMA reserves as much memory as a file claims
@@ -27,7 +27,7 @@ MARKS = {
 
 
 class Package:
-    """A ZIP file. Raises Refused if it would unpack to too much, and what `limits.DAMAGE` lists if it is damaged."""
+    """A ZIP file. Raises UnreadableError if it unpacks to too much, and what `limits.DAMAGE` lists if it is damaged."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.zip = zipfile.ZipFile(cast(IO[bytes], Careful(file)))
@@ -41,23 +41,23 @@ class Package:
         return name in self._infos
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file of the archive. Raises Refused if there is none, or if it is encrypted."""
+        """Open a file of the archive. Raises UnreadableError if there is none, or if it is encrypted."""
         info = self._infos.get(name)
         if info is None:
-            raise Refused(f"damaged: {printable(name)} is missing")
+            raise UnreadableError(f"damaged: {printable(name)} is missing")
         return self.open_info(info)
 
     def open_info(self, info: zipfile.ZipInfo) -> IO[bytes]:
-        """Open a file of the archive. Raises Refused if it is encrypted, or packed by a method that is not read."""
+        """Open a file of the archive. Raises UnreadableError if it is encrypted, or compressed by another method."""
         if info.flag_bits & ENCRYPTED:
-            raise Refused("encrypted")
+            raise UnreadableError("encrypted")
         if info.compress_type not in METHODS:
-            raise Refused("compressed by a method that is not read")
+            raise UnreadableError("compressed by a method that is not read")
         return self.zip.open(info)
 
 
 def kind(file: IO[bytes]) -> str:
-    """Return what a ZIP file is: "epub", "docx", "odt" or "archive". Raises Refused for other documents."""
+    """Return what a ZIP file is: "epub", "docx", "odt" or "archive". Raises UnreadableError for other documents."""
     package = Package(file)
     if "mimetype" in package:
         with package.open("mimetype") as mime:
@@ -67,12 +67,14 @@ def kind(file: IO[bytes]) -> str:
         if named.startswith(b"application/vnd.oasis.opendocument."):
             if named == ODT or named.startswith(ODT + b"-"):
                 return "odt"
-            raise Refused(f"an OpenDocument {printable(named.decode('latin-1')).rpartition('.')[2]}, not a text")
+            raise UnreadableError(
+                f"an OpenDocument {printable(named.decode('latin-1')).rpartition('.')[2]}, not a text"
+            )
     if "[Content_Types].xml" in package and "_rels/.rels" in package and not MARKS.keys() & package._infos.keys():
         return "docx"  # its document may have any name
     found = next((what for mark, what in MARKS.items() if mark in package), "archive")
     if " " in found:
-        raise Refused(found)
+        raise UnreadableError(found)
     return found
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import IO, Any
 
-from chargen.text.formats.limits import BLOCK_BYTES, Refused, copied, most_unpacked
+from chargen.text.formats.limits import BLOCK_BYTES, UnreadableError, copied, most_unpacked
 from chargen.text.formats.options import Options
 from chargen.text.formats.printed import Line, cleaned, paragraphs
 
@@ -30,13 +30,13 @@ PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 
 
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
-    """Yield the text. Raises Refused for a file that is damaged, encrypted, scanned or hostile."""
+    """Yield the text. Raises UnreadableError for a file that is damaged, encrypted, scanned or hostile."""
     if find_spec("pypdfium2") is None:
-        raise Refused("a PDF, which needs pip install 'chargen[books]'")
+        raise UnreadableError("a PDF, which needs pip install 'chargen[books]'")
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - TAIL_BYTES))
     if b"startxref" not in file.read():
-        raise Refused("a damaged PDF: its end is missing")
+        raise UnreadableError("a damaged PDF: its end is missing")
     file.seek(0)
     program = f"import sys; sys.path = {sys.path!r}; from chargen.text.formats.pdf import _main; _main({size})"
     with copied(file) if _fileno(file) is None else file as real:
@@ -53,11 +53,11 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
             finally:
                 reader.kill()
     if reader.returncode == STOPPED:
-        raise Refused("a PDF that takes too long: it is damaged, or made to")
+        raise UnreadableError("a PDF that takes too long: it is damaged, or made to")
     if reader.returncode == REFUSED:
-        raise Refused(message)
+        raise UnreadableError(message)
     if reader.returncode:
-        raise Refused("a damaged PDF: its reader stopped")
+        raise UnreadableError("a damaged PDF: its reader stopped")
 
 
 def _fileno(file: IO[bytes]) -> int | None:
@@ -78,7 +78,7 @@ def _main(size: int) -> None:
             output.write(part)
         output.flush()
         os._exit(0)  # PDFium has nothing to save
-    except (Refused, MemoryError) as error:
+    except (UnreadableError, MemoryError) as error:
         print(getattr(error, "what", "a PDF that takes too much memory"), file=sys.stderr, flush=True)
         os._exit(REFUSED)
 
@@ -119,8 +119,8 @@ def _pages(size: int, watch: _Watch) -> list[list[Line]]:
         count = len(document)
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", 0) == PASSWORD_ERROR or "password" in str(error).lower():
-            raise Refused("a PDF that is protected by a password") from None
-        raise Refused("a damaged PDF") from None
+            raise UnreadableError("a PDF that is protected by a password") from None
+        raise UnreadableError("a damaged PDF") from None
     pages: list[list[Line]] = []
     scanned = characters = 0
     for number in range(count):
@@ -129,18 +129,18 @@ def _pages(size: int, watch: _Watch) -> list[list[Line]]:
             page = document[number]
             textpage = page.get_textpage()
         except pypdfium2.PdfiumError:
-            raise Refused(f"a damaged PDF: its page {number + 1:,} can't be read") from None
+            raise UnreadableError(f"a damaged PDF: its page {number + 1:,} can't be read") from None
         pages.append(_lines(textpage))
         characters += sum(len(line.text) for line in pages[-1])
         if characters > most_unpacked(size):
-            raise Refused("refused, because it has more than a thousand times as much text as bytes")
+            raise UnreadableError("refused, because it has more than a thousand times as much text as bytes")
         scanned += not pages[-1] and any(True for _ in page.get_objects([pypdfium2.raw.FPDF_PAGEOBJ_IMAGE]))
         textpage.close()
         page.close()
     if scanned >= max(1, SCANNED_SHARE * count):
-        raise Refused("a scan, pictures of pages without text: recognise its text first, for example with ocrmypdf")
+        raise UnreadableError("a scan, pictures of pages without text: recognise its text first, as with ocrmypdf")
     if not characters:
-        raise Refused("a PDF without text")
+        raise UnreadableError("a PDF without text")
     return pages
 
 

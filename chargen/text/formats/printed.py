@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 HEAD_LINES = 3  # at most so many lines at the top of a page, and at the bottom, are running heads
@@ -20,7 +21,9 @@ SAME_COLUMN = 60.0  # points between the beginnings of its lines
 LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 NUMBER = "#"  # stands for digits when heads are compared
 
-_PAGE_NUMBER = re.compile(r"[\s\-–—.|\[\](]*(?:page |seite )?(?:\d+|[ivxlcdm]+)(?:\s*(?:/|of|von)\s*\d+)?[\s\-–—.|\])]*", re.I)
+_PAGE_NUMBER = re.compile(
+    r"[\s\-–—.|\[\](]*(?:page |seite )?(?:\d+|[ivxlcdm]+)(?:\s*(?:/|of|von)\s*\d+)?[\s\-–—.|\])]*", re.I
+)
 _WORD = re.compile(r"[^\W\d_]+(?:[-’'][^\W\d_]+)*")
 _LAST_PART = re.compile(r"[^\W\d_]+(?=-?$)")
 _FIRST_PART = re.compile(r"[^\W\d_]+")
@@ -117,7 +120,7 @@ class _Breaks(NamedTuple):
 
 
 def _breaks(page: Sequence[Line]) -> _Breaks:
-    distances = sorted(a.base - b.base for a, b in zip(page, page[1:]) if a.base > b.base)  # noqa: B905
+    distances = sorted(a.base - b.base for a, b in pairwise(page) if a.base > b.base)
     leading = distances[len(distances) // 2] if distances else 0.0
     return _Breaks(leading or 1e9, [(line.left, line.right) for line in page])
 
@@ -162,8 +165,3 @@ def cleaned(text: str) -> str:
     """Return a line's text without characters that are not text, with ligatures as letters."""
     text = text.translate(LIGATURES).replace("\u00a0", " ").replace("\u00ad", "")
     return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
-
-
-def lengths(pages: Iterable[Sequence[Line]]) -> int:
-    """Return the number of characters on pages."""
-    return sum(len(line.text) for page in pages for line in page)

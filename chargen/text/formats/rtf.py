@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO
 
-from chargen.text.formats.limits import BLOCK_BYTES, Refused
+from chargen.text.formats.limits import BLOCK_BYTES, UnreadableError
 from chargen.text.formats.lines import LINE, PARAGRAPH, Lines
-from chargen.text.formats.options import Options
+from chargen.text.formats.options import Options, names
 
 DEEPEST = 10_000  # groups inside each other
 LONGEST_TOKEN = 64  # characters of a control word with its number
-LEFT_OUT = frozenset(
+LEFT_OUT = names(
     "fonttbl colortbl stylesheet info pict nonshppict objdata header headerl headerr headerf footer footerl footerr "
     "footerf fldinst listtext pntext annotation atnid atnauthor bkmkstart bkmkend filetbl revtbl listtable "
     "listoverridetable rsidtbl generator xmlnstbl themedata colorschememapping datastore latentstyles tc xe rxe "
-    "private template txe falt panose ftnsep ftnsepc ftncn aftnsep aftnsepc aftncn do".split()
+    "private template txe falt panose ftnsep ftnsepc ftncn aftnsep aftnsepc aftncn do"
 )
 CHARACTERS = {
     **{"emdash": "—", "endash": "–", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”"},
@@ -100,7 +100,7 @@ class _Reader:
         self.drop, self.starred = 0, False
         if brace == "{":
             if len(self.groups) > DEEPEST:
-                raise Refused("refused, because its groups are nested too deeply")
+                raise UnreadableError("refused, because its groups are nested too deeply")
             self.groups.append(replace(self.groups[-1]))
         elif len(self.groups) > 1:
             left = self.groups.pop()
@@ -201,7 +201,7 @@ class _Reader:
 
 
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
-    """Yield the text. Raises Refused for a file that ends before its last brace."""
+    """Yield the text. Raises UnreadableError for a file that ends before its last brace."""
     reader, held, begun = _Reader(), "", False
     while data := file.read(BLOCK_BYTES):
         held += data.decode("latin-1")
@@ -222,7 +222,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
                 return
         held = held[place:]
         yield reader.body.take()
-    raise Refused("damaged: its end is missing")
+    raise UnreadableError("damaged: its end is missing")
 
 
 def _rest(reader: _Reader) -> Iterator[str]:
@@ -232,7 +232,7 @@ def _rest(reader: _Reader) -> Iterator[str]:
     yield reader.body.end()
 
 
-def _incomplete(data: bytes, codepage: str) -> bool:
+def _incomplete(data: bytearray, codepage: str) -> bool:
     try:
         data.decode(codepage)
     except UnicodeDecodeError as error:
@@ -242,9 +242,8 @@ def _incomplete(data: bytes, codepage: str) -> bool:
 
 def _known(codepage: str) -> str:
     """Return a code page's name if Python knows it."""
-    decoder: Callable[[str], object] = codecs.lookup
     try:
-        decoder(codepage)
+        codecs.lookup(codepage)
     except LookupError:
         return ""
     return codepage

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import IO
 from xml.parsers import expat
 
-from chargen.text.formats.limits import BLOCK_BYTES, Refused
+from chargen.text.formats.limits import BLOCK_BYTES, UnreadableError
 
 DEEPEST = 2000  # elements inside each other
 LONGEST_TOKEN = 1 << 22  # bytes; some versions of Expat take quadratic time for long ones
@@ -17,7 +17,7 @@ Event = tuple[str, str, dict[str, str]]  # "start", "end" or "text"; the name or
 def events(file: IO[bytes]) -> Iterator[Event]:
     """Yield the tags and the text of an XML file. Names are "namespace local", or "local" without a namespace.
 
-    Raises ExpatError for a file that is damaged, and Refused for one that declares entities or passes a limit.
+    Raises ExpatError for a file that is damaged, and UnreadableError for one that declares entities or passes a limit.
     """
     found: list[Event] = []
     parser = expat.ParserCreate(namespace_separator=" ")
@@ -36,14 +36,14 @@ def events(file: IO[bytes]) -> Iterator[Event]:
             depth += (event[0] == "start") - (event[0] == "end")
             yield event
         if depth > DEEPEST or token > LONGEST_TOKEN:
-            raise Refused("refused, because its XML is nested too deeply or has a tag that is too long")
+            raise UnreadableError("refused, because its XML is nested too deeply or has a tag that is too long")
         found.clear()
         if not data:
             return
 
 
 def _refuse(*declared: object) -> None:
-    raise Refused("refused, because its XML declares entities")
+    raise UnreadableError("refused, because its XML declares entities")
 
 
 def local(name: str) -> str:
