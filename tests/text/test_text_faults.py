@@ -148,7 +148,7 @@ def test_a_folder_may_mix_encodings_with_marks_and_files_that_are_no_texts_are_n
     corpus = read([str(tmp_path)])
     assert corpus.vocabulary.decode(corpus.ids) == "one é\ntwo é\n"
     assert [note for note in corpus.notes if "left out" in note] == [
-        f"{tmp_path / '3.pdf'} is not utf-8: left out",
+        f"{tmp_path / '3.pdf'} is a damaged PDF (its end is missing): left out",
         f"{tmp_path / '4.jpg'} is not utf-8: left out",
     ]
 

@@ -103,9 +103,8 @@ def damage_of(title: str) -> Iterator[None]:
     try:
         yield
     except UnreadableError as error:
-        if error.what.startswith("damaged: "):
-            raise UnreadableError(f"{damaged} ({error.what.removeprefix('damaged: ')})") from None
-        raise
+        what, _, why = error.what.partition(": ")
+        raise UnreadableError(damaged + f" ({why})" * bool(why) if what == "damaged" else error.what) from None
     except DAMAGE:
         raise UnreadableError(damaged) from None
     except OSError as error:

@@ -31,12 +31,12 @@ PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
     """Yield the text. Raises UnreadableError for a file that is damaged, encrypted, scanned or hostile."""
-    if find_spec("pypdfium2") is None:
-        raise UnreadableError("a PDF, which needs pip install 'chargen[books]'")
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - TAIL_BYTES))
     if b"startxref" not in file.read():
-        raise UnreadableError("a damaged PDF: its end is missing")
+        raise UnreadableError("damaged: its end is missing")
+    if find_spec("pypdfium2") is None:
+        raise UnreadableError("a PDF, which needs pip install 'chargen[books]'")
     file.seek(0)
     program = f"import sys; sys.path = {sys.path!r}; from chargen.text.formats.pdf import _main; _main({size})"
     with copied(file) if _fileno(file) is None else file as real:
@@ -57,7 +57,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
     if reader.returncode == REFUSED:
         raise UnreadableError(message)
     if reader.returncode:
-        raise UnreadableError("a damaged PDF: its reader stopped")
+        raise UnreadableError("damaged: its reader stopped")
 
 
 def _fileno(file: IO[bytes]) -> int | None:
@@ -120,7 +120,7 @@ def _pages(size: int, watch: _Watch) -> list[list[Line]]:
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", 0) == PASSWORD_ERROR or "password" in str(error).lower():
             raise UnreadableError("a PDF that is protected by a password") from None
-        raise UnreadableError("a damaged PDF") from None
+        raise UnreadableError("damaged") from None
     pages: list[list[Line]] = []
     scanned = characters = 0
     for number in range(count):
@@ -129,7 +129,7 @@ def _pages(size: int, watch: _Watch) -> list[list[Line]]:
             page = document[number]
             textpage = page.get_textpage()
         except pypdfium2.PdfiumError:
-            raise UnreadableError(f"a damaged PDF: its page {number + 1:,} can't be read") from None
+            raise UnreadableError(f"damaged: its page {number + 1:,} can't be read") from None
         pages.append(_lines(textpage))
         characters += sum(len(line.text) for line in pages[-1])
         if characters > most_unpacked(size):
