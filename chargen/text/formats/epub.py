@@ -52,7 +52,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
         counts = html.Counts()
         parts = list(_page(package, name, options, counts))
         contents = counts.links >= FEWEST_LINKS and counts.linked >= LINKED_SHARE * counts.all
-        if parts and not contents:
+        if counts.all and not contents:
             yield gap
             yield from parts
             gap = "\n"

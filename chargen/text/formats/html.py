@@ -101,7 +101,8 @@ def text(pieces: Iterable[str], options: Options, counts: Counts, *, xml: bool) 
             linked = start and "href" in written.lower()
             counts.links += linked
         elif value == "br":
-            lines.line_break()
+            if start:
+                lines.line_break()
         elif value in CELLS:
             lines.tab()
         elif value in PARAGRAPHS or value in LINE_BREAKING:

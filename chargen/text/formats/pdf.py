@@ -27,6 +27,8 @@ DIVIDED = "\ufffe"  # PDFium's sign for a hyphen at the end of a line, which tak
 SCANNED_SHARE = 0.8  # of the pages of a scan are pictures without text
 UNKNOWN_SHARE = 0.3  # of the characters may be unknown
 PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
+# What the process runs. Its modules are found where this process finds them.
+PROGRAM = "import sys; sys.path = {path!r}; from chargen.text.formats.pdf import _main; _main({size})"
 
 
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
@@ -38,7 +40,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
     if find_spec("pypdfium2") is None:
         raise UnreadableError("a PDF, which needs pip install 'chargen[books]'")
     file.seek(0)
-    program = f"import sys; sys.path = {sys.path!r}; from chargen.text.formats.pdf import _main; _main({size})"
+    program = PROGRAM.format(path=sys.path, size=size)
     with copied(file) if _fileno(file) is None else file as real:
         os.lseek(real.fileno(), 0, os.SEEK_SET)
         with subprocess.Popen(

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 HEAD_LINES = 3  # at most so many lines at the top of a page, and at the bottom, are running heads
 FEWEST_HEADS = 3  # pages on which a line stands at the top, or bottom, before it is a running head
 WIDE_GAP = 1.35  # times the usual distance of lines, between paragraphs
-INDENT = 0.7  # times the size of the letters
+INDENT, DEEP_INDENT = 0.7, 3.5  # times the size of the letters; deeper lines are verse, or centred
 OTHER_SIZE = 1.12  # times the size of the letters: a heading
 FULL_SHARE = 0.8  # of the lines in a column end before its right margin
 SAME_COLUMN = 60.0  # points between the beginnings of its lines
 LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
+HYPHENS = ("-", "\u2010")
 NUMBER = "#"  # stands for digits when heads are compared
 
 _PAGE_NUMBER = re.compile(
     r"[\s\-–—.|\[\](]*(?:page |seite )?(?:\d+|[ivxlcdm]+)(?:\s*(?:/|of|von)\s*\d+)?[\s\-–—.|\])]*", re.I
 )
 _WORD = re.compile(r"[^\W\d_]+(?:[-’'][^\W\d_]+)*")
-_LAST_PART = re.compile(r"[^\W\d_]+(?=-?$)")
+_SENTENCE_END = re.compile(r"[.!?…:][\"'”’»)\]]*$")
+_SENTENCE_START = re.compile(r"[\"'“‘«(\[¡¿—–-]*[^\W\d_a-z]")
+_LAST_PART = re.compile(r"[^\W\d_]+$")
 _FIRST_PART = re.compile(r"[^\W\d_]+")
 
 
@@ -42,8 +45,8 @@ class Line(NamedTuple):
 
 def paragraphs(pages: Sequence[Sequence[Line]]) -> Iterator[str]:
     """Yield the text of pages, a page at a time."""
-    kept = without_heads(pages)
-    words = Counter(word.casefold() for page in kept for line in page for word in _WORD.findall(line.text))
+    kept = [[_divided(line) for line in page] for page in without_heads(pages)]
+    words = _words(line for page in kept for line in page)
     before: Line | None = None
     for page in kept:
         breaks, parts = _breaks(page), []
@@ -55,19 +58,36 @@ def paragraphs(pages: Sequence[Sequence[Line]]) -> Iterator[str]:
             else:
                 gap = breaks.between(before, line)
             if gap or before is None:
-                parts += [gap, line.text]
+                parts += ["-" * (before is not None and before.divided), gap, line.text]
             else:
                 parts.append(_joined(before, line, words))
             before = line
         yield "".join(parts)
     if before:
-        yield "\n"
+        yield "-" * before.divided + "\n"
+
+
+def _divided(line: Line) -> Line:
+    """Return a line that ends with a hyphen as one whose end divides a word."""
+    if line.text[-1:] in HYPHENS and line.text[-2:-1].isalpha():
+        return line._replace(text=line.text[:-1], divided=True)
+    return line
+
+
+def _words(lines: Iterable[Line]) -> Counter[str]:
+    """Count the words of lines, without the parts of words that are divided."""
+    words, divided = Counter[str](), False
+    for line in lines:
+        found = _WORD.findall(line.text)
+        words.update(word.casefold() for word in found[divided : len(found) - line.divided])
+        divided = line.divided
+    return words
 
 
 def without_heads(pages: Sequence[Sequence[Line]]) -> list[list[Line]]:
     """Return the lines of pages without running heads and page numbers, which are lines that repeat at an edge."""
     counts = Counter[tuple[bool, str]]()
-    edges = [(_edge(page, top=True), _edge(page, top=False)) for page in pages]
+    edges = [(_edge(page, top=False), _edge(page, top=True)) for page in pages]
     for both in edges:
         for top, edge in enumerate(both):
             counts.update({(bool(top), _compared(line.text)) for line in edge})
@@ -75,10 +95,12 @@ def without_heads(pages: Sequence[Sequence[Line]]) -> list[list[Line]]:
     for page, both in zip(pages, edges, strict=True):
         heads: set[int] = set()
         for top, edge in enumerate(both):
+            seen: set[str] = set()
             for line in edge:
                 text = _compared(line.text)
-                if counts[bool(top), text] < (2 if text == NUMBER else FEWEST_HEADS) or len(heads) == len(page):
+                if counts[bool(top), text] < (2 if text == NUMBER else FEWEST_HEADS) or text in seen:
                     break
+                seen.add(text)  # a book's title may stand below the same words as a head
                 heads.add(id(line))
         kept.append([line for line in page if id(line) not in heads])
     return kept
@@ -102,6 +124,11 @@ class _Breaks(NamedTuple):
     leading: float  # the usual distance of lines
     margins: list[tuple[float, float]]  # left and right ends of the lines
 
+    def left(self, line: Line) -> float:
+        """Return the left margin of a line's column, where at least two of its lines begin."""
+        lefts = [round(left) for left, _ in self.margins if 0 <= line.left - left < SAME_COLUMN]
+        return min((left for left in lefts if lefts.count(left) > 1), default=line.left)
+
     def right(self, line: Line) -> float:
         """Return the right margin of a line's column."""
         ends = sorted(right for left, right in self.margins if abs(left - line.left) < SAME_COLUMN)
@@ -116,7 +143,11 @@ class _Breaks(NamedTuple):
             return "" if not _ends_early(before, line, self.right(before)) else "\n\n"
         if line.left - before.left > INDENT * line.size and not before.divided:
             return "\n\n"
-        return "\n" if _ends_early(before, line, self.right(before)) else ""
+        early = _ends_early(before, line, self.right(before))
+        indented = INDENT * line.size < line.left - self.left(line) < DEEP_INDENT * line.size
+        if indented and (early or (_SENTENCE_END.search(before.text) and _SENTENCE_START.match(line.text))):
+            return "\n\n"
+        return "\n" * early
 
 
 def _breaks(page: Sequence[Line]) -> _Breaks:
@@ -128,14 +159,14 @@ def _breaks(page: Sequence[Line]) -> _Breaks:
 def _ends_early(before: Line, line: Line, right: float) -> bool:
     """Return whether the first word of a line would have had room on the line before."""
     word = line.text.split(" ", 1)[0]
-    width = (line.right - line.left) / max(1, len(line.text)) * (len(word) + 1)
+    width = (before.right - before.left) / max(1, len(before.text)) * (len(word) + 1)
     return not before.divided and before.right + width < right
 
 
 def _across_pages(before: Line, page: Sequence[Line], right: float) -> str:
     """Return what stands between the last line of a page and the first of the next."""
     line = page[0]
-    if before.divided or before.text[-1:] == "-":
+    if before.divided:
         return ""
     left = min(other.left for other in page)
     begins = line.left - left > INDENT * line.size or _ends_early(before, line, right)
