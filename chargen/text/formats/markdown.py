@@ -27,7 +27,7 @@ _HEADING = re.compile(r" {0,3}#{1,6}(?:[ \t]+|$)")
 _HEADING_END = re.compile(r"[ \t]+#+[ \t]*$|[ \t]*\{[#.][^{}]*\}[ \t]*$")
 _DEFINITION = re.compile(r" {0,3}\[[^\]\[]+\]:[ \t]*\S+.*$")
 _NOTE = re.compile(r" {0,3}\[\^[^\]\[]+\]:[ \t]*")
-_CODE = re.compile(r"(`+)(?!`)([^`]+)(?<!`)\1(?!`)")
+_CODE = re.compile(r"(?<!`)(`++)([^`]++)\1(?!`)")
 _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 _HIDDEN = re.compile(r"[\ue000-\uf8ff]")
 # Pictures, notes, links with an address, and addresses in angle brackets. None of them may hold the next of its kind.
