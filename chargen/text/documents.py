@@ -73,23 +73,20 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
 
 def _read(source: Source, file: IO[bytes], reading: Reading) -> Iterator[str]:
     """Yield the text of an open file, of whatever format."""
-    try:
-        head = file.read(formats.HEAD_BYTES)
-        kind = formats.recognised(head, source.plain_name, keep_markup=reading.keep_markup)
-        if kind == formats.PLAIN:
-            first = (head[n : n + BLOCK_BYTES] for n in range(0, len(head), BLOCK_BYTES))
-            blocks = chain(first, iter(lambda: file.read(BLOCK_BYTES), b""))
-            yield from decoded(blocks, source.name, reading.encoding, "--encoding")
-            return
-        with seekable(source, file, head) as whole:
-            kind = formats.zip_kind(whole, source.plain_name) if kind == "zip" else kind
-            if kind not in formats.KINDS:
-                raise UnreadableError(f"an archive in more than {DEEPEST} archives")
-            whole.seek(0)
-            options = Options(source.name, reading.encoding, reading.keep_boilerplate)
-            yield from _blocks(formats.read(kind, whole, options))
-    except UnreadableError as error:
-        raise NoTextError(error.what, f"{source.name} is {error.what}") from None
+    head = file.read(formats.HEAD_BYTES)
+    kind = formats.recognised(head, source.plain_name, keep_markup=reading.keep_markup)
+    if kind == formats.PLAIN:
+        first = (head[n : n + BLOCK_BYTES] for n in range(0, len(head), BLOCK_BYTES))
+        blocks = chain(first, iter(lambda: file.read(BLOCK_BYTES), b""))
+        yield from decoded(blocks, source.name, reading.encoding, "--encoding")
+        return
+    with seekable(source, file, head) as whole:
+        kind = formats.zip_kind(whole, source.plain_name) if kind == "zip" else kind
+        if kind not in formats.KINDS:
+            raise UnreadableError(f"an archive in more than {DEEPEST} archives")
+        whole.seek(0)
+        options = Options(source.name, reading.encoding, reading.keep_boilerplate)
+        yield from _blocks(formats.read(kind, whole, options))
 
 
 def _blocks(pieces: Iterable[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ from chargen.files.reading import read_regular
 from chargen.text import formats
 from chargen.text.encodings import NoTextError
 from chargen.text.formats.archives import DEEPEST, entries
-from chargen.text.formats.limits import Budget, Unpacked, UnreadableError, copied
+from chargen.text.formats.limits import DAMAGE, Budget, Unpacked, UnreadableError, copied
 
 STANDARD_INPUT = "-"
 BUNDLED_BOOK = "book.txt"
@@ -144,7 +144,7 @@ def _unpacked(source: Source, stack: ExitStack, budget: Budget | None = None) ->
             found = entries(kind, whole, budget, stack)
         if not found:
             raise UnreadableError("an archive without files")
-    except UnreadableError as error:
+    except (UnreadableError, NoTextError) as error:
         yield replace(source, problem=error.what)
         return
     except ChargenError:  # it is raised again when the source is read
@@ -258,8 +258,11 @@ def readable(source: Source) -> Iterator[None]:
     """While entered, errors of reading a source become NoTextError if it is damaged, and else ChargenError."""
     zstd = sys.modules.get(ZSTD)
     damage = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, *([zstd.ZstdError] if zstd else []))
+    damage = DAMAGE if source.archive else damage
     try:
         yield
+    except UnreadableError as error:
+        raise NoTextError(error.what, f"{source.name} is {error.what}") from None
     except damage as error:
         what = "damaged, or not compressed as its name says"
         raise NoTextError(what, f"{source.name} is {what}: {error}") from None

@@ -4,6 +4,7 @@ import io
 import struct
 import textwrap
 import zipfile
+from collections.abc import Callable
 from html import escape
 
 CONTAINER = (
@@ -166,7 +167,7 @@ def printed(paragraphs, title="A YARD AND TWO INCHES"):
     return pdf([[title, "", *page, "", (280.0, f"{n}")] for n, page in enumerate(pages, 1)])
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[[list[str]], bytes]] = {
     **{"epub": epub, "docx": docx, "odt": odt, "fodt": flat_odt},
     **{"rtf": rtf, "html": html, "md": markdown},
 }

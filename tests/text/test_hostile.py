@@ -162,6 +162,7 @@ def test_what_is_nested_or_long_without_end_is_refused(tmp_path, name, data):
     refused(written(tmp_path / name, data()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "part",
     [
@@ -181,6 +182,7 @@ def test_a_page_takes_time_in_proportion_to_its_length(tmp_path, part):
     assert seconds(1_600_000) < 80 * few
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["*", "_a", "**a", "[", "[a](", "![", "<", "`", "``a`", "[a][b", "\\", "|", "> ", "&"])
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_markdown_takes_time_in_proportion_to_its_length(tmp_path, part, end):
@@ -224,8 +226,10 @@ def test_a_file_that_is_cut_off_is_named_in_one_line_or_read_as_far_as_it_goes(t
         assert "\n" not in message
         assert message.startswith(str(path))
     else:
-        assert tenth == 10 or kind in ("html", "md", "fodt"), "a cut file was taken for a whole one"
-        assert set("".join(found.values()).split()[:-1]) <= set(" ".join(book).split())
+        words, all_words = " ".join(found.values()).split(), " ".join(book).split()
+        whole = sorted(words) == sorted(all_words)  # a TAR may lose some of the empty blocks at its end
+        assert whole or kind in ("html", "md", "fodt"), "a cut file was taken for a whole one"
+        assert set(words[:-1]) <= set(all_words)
 
 
 @pytest.mark.parametrize("kind", [*making.MAKERS, "zip", "tar"])

@@ -92,7 +92,7 @@ def _tar(file: IO[bytes], budget: Budget) -> Iterator[Entry]:
                 opened = cast(Callable[[], IO[bytes]], lambda s=start, n=length: _Slice(file, s, n))
                 yield Entry(printable(info.name), index, length, opened)
     file.seek(min(end, size))
-    if end > size or any(file.read(TAR_BLOCK)):
+    if end > size or file.read(TAR_BLOCK) != bytes(TAR_BLOCK):  # an archive ends with empty blocks
         raise UnreadableError("damaged: its end is missing")
 
 

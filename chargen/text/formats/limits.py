@@ -96,7 +96,9 @@ class Careful(io.RawIOBase):
         return self._file.read(-1 if size is None else size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to an offset."""
+        """Move to an offset. Raises OSError without a number, which is damage, for one before the file's beginning."""
+        if offset + (0, self._file.tell(), self._size)[whence] < 0:
+            raise OSError("it refers to a place before its beginning")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -115,8 +117,12 @@ class Careful(io.RawIOBase):
 def copied(stream: IO[bytes], head: bytes = b"") -> IO[bytes]:
     """Return a temporary file with ``head`` and the rest of a stream; it has no name and goes when it is closed."""
     file: Any = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    file.write(head)
-    while data := stream.read(BLOCK_BYTES):
-        file.write(data)
+    try:
+        file.write(head)
+        while data := stream.read(BLOCK_BYTES):
+            file.write(data)
+    except BaseException:
+        file.close()
+        raise
     file.seek(0)
     return file  # type: ignore[no-any-return]

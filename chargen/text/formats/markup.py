@@ -21,6 +21,7 @@ _TAG = re.compile(
     r"<(/?)([A-Za-z][^\s/>]*+)"
     r"((?:[\s/]++|[^\s/>=]++(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s>\"'][^\s>]*+))?|=(?!\s*[\"']))*+)>"
 )
+_SEVERAL = re.compile("<+(?=<)")  # of which the last may begin a tag
 _NAME = re.compile(r"</?([A-Za-z][^\s/>]*)")
 _ATTRIBUTE = re.compile(r"([^\s/>=\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"'][^\s>]*))|([^\s/>=\"']+)")
 
@@ -73,6 +74,9 @@ def tokens(texts: Iterable[str], *, xml: bool = False) -> Iterator[Token]:
                 if not text:
                     break
                 yield Token("text", text)
+            elif several := _SEVERAL.match(held, place):
+                place = several.end()
+                yield Token("text", several[0])
             elif len(held) - place < LONGEST_OPENING and not last:
                 break
             elif held.startswith("<![CDATA[", place) and xml:
