@@ -42,33 +42,47 @@ def attributes(written: str) -> dict[str, str]:
     return found
 
 
+class Skip(NamedTuple):
+    """What is left out next."""
+
+    to: str = ""  # up to this
+    tag: bool = False  # and from there to the end of a tag, past its quotation marks
+    raw: str = ""  # up to the end of the element with this name
+
+    def past(self, held: str, place: int) -> tuple[int, Skip]:
+        """Return where to go on, and what is left out from there; this again if its end is not in the text yet."""
+        if self.raw:
+            end = re.compile(f"</{self.raw}(?=[\\s/>])", re.IGNORECASE).search(held, place)
+            return (end.start(), NOTHING) if end else (max(place, len(held) - len(self.raw) - 2), self)
+        if self.to:
+            at = held.find(self.to, place)
+            if at < 0:
+                return max(place, len(held) - len(self.to) + 1), self
+            return at + len(self.to), self._replace(to="")
+        mark = re.compile("[>\"']").search(held, place)
+        if mark is None:
+            return len(held), self
+        return mark.end(), NOTHING if mark[0] == ">" else self._replace(to=mark[0])
+
+
+NOTHING = Skip()
+
+
 def tokens(texts: Iterable[str], *, xml: bool = False) -> Iterator[Token]:
     """Yield the tags and the text of a page, given in blocks. In ``xml``, ``<p/>`` is a start and an end.
 
     A text may come in several tokens. Comments, declarations, and what is in scripts, styles and titles are left out.
     """
-    held, skip_to, long_tag, raw = "", "", False, ""
+    held, skip = "", NOTHING
     for part in chain(filter(None, texts), [""]):
         last = not part
         held, place = held + part, 0
         while place < len(held):
-            if raw:
-                end = re.compile(f"</{raw}(?=[\\s/>])", re.IGNORECASE).search(held, place)
-                place = end.start() if end else max(place, len(held) - len(raw) - 2)
-                if end is None:
+            if skip != NOTHING:
+                before = skip
+                place, skip = skip.past(held, place)
+                if skip == before:
                     break
-                raw = ""
-            elif skip_to:
-                end_at = held.find(skip_to, place)
-                if end_at < 0:
-                    place = max(place, len(held) - len(skip_to) + 1)
-                    break
-                place, skip_to = end_at + len(skip_to), ""
-            elif long_tag:
-                found = re.compile("[>\"']").search(held, place)
-                place = found.end() if found else len(held)
-                if found:
-                    long_tag, skip_to = found[0] != ">", "" if found[0] == ">" else found[0]
             elif held[place] != "<":
                 place, text = _text(held, place, last=last)
                 if not text:
@@ -82,7 +96,7 @@ def tokens(texts: Iterable[str], *, xml: bool = False) -> Iterator[Token]:
             elif held.startswith("<![CDATA[", place) and xml:
                 place += LONGEST_OPENING
             elif held.startswith(("<!", "<?"), place):
-                skip_to = "-->" if held.startswith("<!--", place) else ">"
+                skip = Skip("-->" if held.startswith("<!--", place) else ">")
                 place += 2
             elif tag := _TAG.match(held, place):
                 place = tag.end()
@@ -91,15 +105,15 @@ def tokens(texts: Iterable[str], *, xml: bool = False) -> Iterator[Token]:
                 if xml and written.endswith("/") and not closing:
                     yield Token("end", name)
                 elif name in RAW and not closing:
-                    raw = name
+                    skip = Skip(raw=name)
             elif _NAME.match(held, place) is None:
                 yield Token("text", "<")
                 place += 1
             elif len(held) - place >= LONGEST_TAG:
                 closing = held.startswith("</", place)
-                name, place, skip_to = _long(held, place)
+                name, place, quote = _long(held, place)
                 yield Token("end" if closing else "start", name)
-                long_tag, raw = True, name if name in RAW and not closing else ""
+                skip = Skip(raw=name) if name in RAW and not closing else Skip(quote, tag=True)
             elif last:
                 return  # the page ends inside a tag
             else:
