@@ -133,9 +133,13 @@ def _unpacked(source: Source, stack: ExitStack, budget: Budget | None = None) ->
         with readable(source), opened(source) as file:
             head = file.read(formats.HEAD_BYTES)
             kind = formats.recognised(head, source.plain_name)
+            archive = kind
             if kind in ("zip", "tar"):
-                whole = stack.enter_context(seekable(source, file, head))
-        archive = formats.zip_kind(whole, source.plain_name) if kind == "zip" else kind
+                with ExitStack() as opening:
+                    whole = opening.enter_context(seekable(source, file, head))
+                    archive = formats.zip_kind(whole, source.plain_name) if kind == "zip" else kind
+                    if archive in (formats.ARCHIVE, "tar"):  # only archives stay open
+                        stack.push(opening.pop_all())
         if archive not in (formats.ARCHIVE, "tar") or len(source.entry) == DEEPEST:
             yield replace(source, kind=archive)
             return

@@ -1,6 +1,7 @@
 """Documents of all kinds: the same words from each, what is left out, and archives as folders."""
 
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -389,6 +390,20 @@ def test_the_licence_of_project_gutenberg_is_left_out_of_all_kinds(tmp_path):
         path = written(tmp_path / f"a.{kind}", making.MAKERS[kind](book))
         assert document(path) == "It was a dark night.\n"
         assert document(path, keep_boilerplate=True).split() == " ".join(book).split()
+
+
+def test_documents_are_closed_before_the_next_is_opened(tmp_path):
+    resource = pytest.importorskip("resource")
+    files = {f"{n}.epub": making.epub([f"Text {n}"]) for n in range(60)}
+    for name, data in files.items():
+        written(tmp_path / name, data)
+    written(tmp_path / "all.zip", making.zipped(files))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, hard))  # noqa: PTH208
+    try:
+        assert len(documents(tmp_path)) == 120
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_member_of_a_zip_may_be_stored_or_packed_by_other_methods(tmp_path):
