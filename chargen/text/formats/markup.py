@@ -21,7 +21,7 @@ _TAG = re.compile(
     r"<(/?)([A-Za-z][^\s/>]*+)"
     r"((?:[\s/]++|[^\s/>=]++(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s>\"'][^\s>]*+))?|=(?!\s*[\"']))*+)>"
 )
-_SEVERAL = re.compile("<+(?=<)")  # of which the last may begin a tag
+_LITERAL = re.compile("<+(?=<)|<(?!/?[A-Za-z]|[!?])")  # characters that begin no tag
 _NAME = re.compile(r"</?([A-Za-z][^\s/>]*)")
 _ATTRIBUTE = re.compile(r"([^\s/>=\"']+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"'][^\s>]*))|([^\s/>=\"']+)")
 
@@ -88,11 +88,11 @@ def tokens(texts: Iterable[str], *, xml: bool = False) -> Iterator[Token]:
                 if not text:
                     break
                 yield Token("text", text)
-            elif several := _SEVERAL.match(held, place):
-                place = several.end()
-                yield Token("text", several[0])
             elif len(held) - place < LONGEST_OPENING and not last:
                 break
+            elif literal := _LITERAL.match(held, place):
+                place = literal.end()
+                yield Token("text", literal[0])
             elif held.startswith("<![CDATA[", place) and xml:
                 place += LONGEST_OPENING
             elif held.startswith(("<!", "<?"), place):
@@ -106,17 +106,12 @@ def tokens(texts: Iterable[str], *, xml: bool = False) -> Iterator[Token]:
                     yield Token("end", name)
                 elif name in RAW and not closing:
                     skip = Skip(raw=name)
-            elif _NAME.match(held, place) is None:
-                yield Token("text", "<")
-                place += 1
             elif len(held) - place >= LONGEST_TAG:
                 closing = held.startswith("</", place)
                 name, place, quote = _long(held, place)
                 yield Token("end" if closing else "start", name)
                 skip = Skip(raw=name) if name in RAW and not closing else Skip(quote, tag=True)
-            elif last:
-                return  # the page ends inside a tag
-            else:
+            else:  # the tag goes on, or the page ends inside it
                 break
         held = held[place:]
         if last:
