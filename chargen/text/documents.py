@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import IO
+from typing import IO, NamedTuple
 
+from chargen.config import TrainConfig
 from chargen.text import formats
 from chargen.text.encodings import NoTextError, decoded
 from chargen.text.formats.archives import DEEPEST
@@ -20,23 +21,69 @@ from chargen.text.formats.limits import UnreadableError
 from chargen.text.formats.options import Options
 from chargen.text.gutenberg import books
 from chargen.text.sources import Source, opened, readable, seekable
+from chargen.text.unwrap import unwrapped
 
 # Bytes that are read at a time. A block's text and ids fit into the processor's cache: 1 << 20 takes 2.5 times as long.
 BLOCK_BYTES = 1 << 14
+GUTENBERG = "Project Gutenberg's header and licence"
+NAMED_GUESSES = 3  # files whose encoding was guessed that a note names
 MOST_COMBINING = 30  # marks on a character, in the Stream-Safe Text Format of Unicode's Standard Annex 15
 MARKS_HELD = 1 << 16  # consecutive combining marks that are composed together
+
+
+class LeftOut(NamedTuple):
+    """What was left out of a file."""
+
+    file: str
+    what: str
+    characters: int
 
 
 @dataclass
 class Reading:
     """How documents are read, and what was changed in them."""
 
-    encoding: str = "utf-8"
+    encoding: str | None = None  # None: UTF-8, or a guess
     keep_boilerplate: bool = False
     keep_markup: bool = False
     normalize: str = "nfc"  # or "none"
-    left_out: list[int] = field(default_factory=list)  # characters of header and licence, for each text that had any
+    unwrap: bool = False
+    left_out: list[LeftOut] = field(default_factory=list)
+    guessed: list[tuple[str, str]] = field(default_factory=list)  # file and encoding
     composed: bool = False  # whether a text was not in NFC
+
+    @classmethod
+    def of(cls, settings: TrainConfig) -> Reading:
+        """Return how the texts of a training are read."""
+        s = settings
+        return cls(s.encoding, s.keep_boilerplate, s.keep_markup, s.normalize, s.unwrap)
+
+    def forget(self, file: str) -> None:
+        """Remove what was recorded of a file, which is left out."""
+        self.left_out = [one for one in self.left_out if one.file != file]
+        self.guessed = [one for one in self.guessed if one[0] != file]
+
+    def notes(self) -> list[str]:
+        """Return what the owner of the texts would want to know, a line each."""
+        notes = [guesses(self.guessed)] if self.guessed else []
+        if characters := [one.characters for one in self.left_out if one.what == GUTENBERG]:
+            notes.append(
+                f"{GUTENBERG} are left out of {len(characters):,} text{'s' * (len(characters) > 1)}, "
+                f"{sum(characters):,} characters: --keep-boilerplate keeps them"
+            )
+        if self.composed:
+            notes.append("some characters were composed or put in order (NFC): --normalize none keeps them as they are")
+        return notes
+
+
+def guesses(found: Sequence[tuple[str, str]]) -> str:
+    """Return, in a line, the files whose encoding was guessed, at most three by their names."""
+    encodings = dict.fromkeys(encoding for _, encoding in found)
+    if len(found) > NAMED_GUESSES:
+        counts = ", ".join(f"{sum(one == e for _, one in found):,} as {e}" for e in encodings)
+        return f"{len(found):,} files are not UTF-8, and read by a guess: {counts}; if it is wrong, give --encoding"
+    named = ", ".join(f"{file} as {encoding}" for file, encoding in found)
+    return f"not UTF-8, and read by a guess: {named}; if the guess is wrong, give --encoding"
 
 
 def decode(data: bytes, source: str, encoding: str = "utf-8", option: str | None = "--encoding") -> str:
@@ -57,8 +104,12 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
     if source.problem:
         raise NoTextError(source.problem, f"{source.name} is {source.problem}")
     with readable(source), opened(source) as file:
-        parts = _read(source, file, reading)
-        parts = parts if reading.keep_boilerplate else books(parts, reading.left_out)
+        dropped = list[int]()
+        head = file.read(formats.HEAD_BYTES)
+        kind = formats.recognised(head, source.plain_name, keep_markup=reading.keep_markup)
+        parts = _plain(source, file, head, reading) if kind == formats.PLAIN else _read(source, file, head, reading)
+        parts = parts if reading.keep_boilerplate else books(parts, dropped)
+        parts = unwrapped(parts) if reading.unwrap and kind == formats.PLAIN else parts
         parts = parts if reading.normalize == "none" else _composed(parts, reading)
         empty = True
         for part in filter(None, parts):
@@ -66,27 +117,36 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
             yield part
         if empty:
             raise NoTextError(
-                "nothing but Project Gutenberg's header and licence",
-                f"{source.name} is nothing but Project Gutenberg's header and licence: --keep-boilerplate keeps them",
+                f"nothing but {GUTENBERG}",
+                f"{source.name} is nothing but {GUTENBERG}: --keep-boilerplate keeps them",
             )
+        reading.left_out += [LeftOut(source.name, GUTENBERG, characters) for characters in dropped]
 
 
-def _read(source: Source, file: IO[bytes], reading: Reading) -> Iterator[str]:
-    """Yield the text of an open file, of whatever format."""
-    head = file.read(formats.HEAD_BYTES)
+def _plain(source: Source, file: IO[bytes], head: bytes, reading: Reading) -> Iterator[str]:
+    """Yield the text of an open plain text that begins with ``head``."""
+    first = (head[n : n + BLOCK_BYTES] for n in range(0, len(head), BLOCK_BYTES))
+    blocks = chain(first, iter(lambda: file.read(BLOCK_BYTES), b""))
+    options = _options(source, reading)
+    return decoded(blocks, source.name, options.encoding, "--encoding", options.guessed)
+
+
+def _options(source: Source, reading: Reading) -> Options:
+    guessed = None if reading.encoding else lambda encoding: reading.guessed.append((source.name, encoding))
+    return Options(source.name, reading.encoding or "utf-8", reading.keep_boilerplate, reading.unwrap, guessed)
+
+
+def _read(source: Source, file: IO[bytes], head: bytes, reading: Reading) -> Iterator[str]:
+    """Yield the text of an open file that is no plain text."""
     kind = formats.recognised(head, source.plain_name, keep_markup=reading.keep_markup)
-    if kind == formats.PLAIN:
-        first = (head[n : n + BLOCK_BYTES] for n in range(0, len(head), BLOCK_BYTES))
-        blocks = chain(first, iter(lambda: file.read(BLOCK_BYTES), b""))
-        yield from decoded(blocks, source.name, reading.encoding, "--encoding")
-        return
     with seekable(source, file, head) as whole:
         kind = formats.zip_kind(whole, source.plain_name) if kind == "zip" else kind
         if kind not in formats.KINDS:
             raise UnreadableError(f"an archive in more than {DEEPEST} archives")
         whole.seek(0)
-        options = Options(source.name, reading.encoding, reading.keep_boilerplate)
+        options = _options(source, reading)
         yield from _blocks(formats.read(kind, whole, options))
+        reading.left_out += [LeftOut(source.name, what, n) for what, n in options.left_out.items() if n]
 
 
 def _blocks(pieces: Iterable[str]) -> Iterator[str]:

@@ -39,10 +39,10 @@ def block(request, monkeypatch):
 
 
 def read(path, encoding="utf-8", left_out=None):
-    reading = Reading(encoding, keep_boilerplate=left_out is None, left_out=left_out or [])
+    reading = Reading(encoding, keep_boilerplate=left_out is None)
     found = "".join(text(Source(str(path), path), reading))
     if left_out is not None:
-        left_out[:] = reading.left_out
+        left_out[:] = [one.characters for one in reading.left_out]
     return found
 
 

@@ -7,7 +7,7 @@ A reader is a module with ``read(file, options)``, which yields the text of an o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module, metadata
 from pathlib import Path
@@ -30,6 +30,7 @@ KINDS = {
     "html": "a web page",
     "markdown": "a Markdown file",
 }
+ENCODED = {PLAIN, "html", "markdown"}  # kinds whose files may be in any encoding
 ZIP, TAR, OLE = (b"PK\x03\x04", b"PK\x05\x06"), b"ustar", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 TAR_PLACE = 257  # of its mark
 ZIP_NAMES = {".epub": "an EPUB", ".docx": "a Word file", ".odt": "an OpenDocument text"}
@@ -41,9 +42,13 @@ _MARKUP = re.compile(r"\s*<[!?A-Za-z]")
 _FLAT_ODT = re.compile(r"\s*<\?xml[^>]*>\s*<office:document\s")
 
 
-def versions(kinds: Iterable[str]) -> list[str]:
-    """Return the versions of the readers of ``kinds``, on which a text depends beside its file and options."""
-    return [str(VERSION), *([_installed("pypdfium2")] if "pdf" in kinds else [])]
+def versions(kinds: Collection[str], *, guessing: bool) -> list[str]:
+    """Return the versions of the readers of ``kinds``, on which a text depends beside its file and options.
+
+    ``guessing`` is whether encodings may be guessed.
+    """
+    packages = {"pypdfium2": "pdf" in kinds, "charset-normalizer": guessing and not {*kinds}.isdisjoint(ENCODED)}
+    return [str(VERSION), *(_installed(package) for package, used in packages.items() if used)]
 
 
 def _installed(package: str) -> str:

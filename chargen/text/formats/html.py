@@ -62,7 +62,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
     head = file.read(HEAD_BYTES)
     file.seek(0)
     blocks = iter(partial(file.read, BLOCK_BYTES), b"")
-    pieces = decoded(blocks, options.name, encoding(head, options.encoding), "--encoding")
+    pieces = decoded(blocks, options.name, encoding(head, options.encoding), "--encoding", options.guessed)
     yield from text(pieces, options, Counts(), xml=head.lstrip().startswith(b"<?xml"))
 
 

@@ -6,6 +6,7 @@ Lines stay as they are wrapped. What stands in fences or is indented by four spa
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from html import unescape
@@ -14,7 +15,8 @@ from typing import IO
 
 from chargen.text.encodings import decoded
 from chargen.text.formats.limits import BLOCK_BYTES
-from chargen.text.formats.options import Options
+from chargen.text.formats.options import MARKS, Options
+from chargen.text.unwrap import unwrapped
 
 LONGEST_LINE = 1 << 16  # characters of a line whose marks are left out
 
@@ -49,11 +51,28 @@ _INLINE = (
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
     """Yield the text. Raises NoTextError as `decoded` does."""
     blocks = iter(partial(file.read, BLOCK_BYTES), b"")
-    yield from text(decoded(blocks, options.name, options.encoding, "--encoding"))
+    pieces = decoded(blocks, options.name, options.encoding, "--encoding", options.guessed)
+    yield from text(unwrapped(pieces) if options.unwrap else pieces, options.left_out)
 
 
-def text(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the text of a file, given in pieces."""
+def text(pieces: Iterable[str], left_out: Counter[str] | None = None) -> Iterator[str]:
+    """Yield the text of a file, given in pieces; count the characters of its marks."""
+    read = kept = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal read
+        for piece in pieces:
+            read += len(piece)
+            yield piece
+
+    for part in _text(counted()):
+        kept += len(part)
+        yield part
+    if left_out is not None:
+        left_out[MARKS] += read - kept
+
+
+def _text(pieces: Iterable[str]) -> Iterator[str]:
     fence, blank, comment, first, front = "", True, False, True, False
     for line in _lines(pieces):
         ended = line.endswith("\n")

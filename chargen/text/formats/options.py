@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+# What readers leave out, as it is called where people read of it.
+CONTENTS = "contents, covers and navigation"
+IMPRINTS = "title pages and imprints"
+HEADS = "running heads, footers and page numbers"
+MARKS = "marks of Markdown"
+HIDDEN = "comments, deleted and hidden text"
 
 
 def names(text: str) -> frozenset[str]:
@@ -17,3 +26,6 @@ class Options:
     name: str  # of the document, for messages
     encoding: str = "utf-8"  # of formats that are bytes in any encoding
     keep_boilerplate: bool = False  # production notes, and what Standard Ebooks puts around a book
+    unwrap: bool = False  # of formats whose lines may be wrapped
+    guessed: Callable[[str], object] | None = None  # called with an encoding that was guessed; None: none is guessed
+    left_out: Counter[str] = field(default_factory=Counter)  # characters, by what they were
