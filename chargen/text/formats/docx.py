@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from typing import IO
 
 from chargen.text.formats.lines import PARAGRAPH, Lines, Table
-from chargen.text.formats.options import Options
+from chargen.text.formats.options import CONTENTS, HIDDEN, Options
 from chargen.text.formats.package import Package
 from chargen.text.formats.xml import events, local, plain
 
 # Deleted and moved text, what repeats the text before it (Fallback), and settings.
-LEFT_OUT = {"del", "moveFrom", "Fallback", "rPr", "tabs", "sectPr"}
+DELETED = {"del", "moveFrom"}
+LEFT_OUT = {*DELETED, "Fallback", "rPr", "tabs", "sectPr"}
 CONTENTS_STYLE = re.compile(r"(?:toc|table of figures) ?\d*(?: heading)?|toc ?heading", re.IGNORECASE)
-CONTENTS = "Table of Contents"  # the gallery from which Word inserts it
+GALLERY = "Table of Contents"  # the gallery from which Word inserts it
 SEPARATORS = {"separator", "continuationSeparator", "continuationNotice"}
 
 
@@ -32,7 +33,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
     for part in (document, related.get("footnotes", ""), related.get("endnotes", "")):
         if part == document or part in package:
             with package.open(part) as opened:
-                yield from _text(opened, lines, contents)
+                yield from _text(opened, lines, contents, options)
         lines.gap(PARAGRAPH)
     yield lines.end()
 
@@ -74,20 +75,24 @@ def _value(written: dict[str, str]) -> str:
     return plain(written).get("val", "")
 
 
-def _text(opened: IO[bytes], lines: Lines, contents: set[str]) -> Iterator[str]:
+def _text(opened: IO[bytes], lines: Lines, contents: set[str], options: Options) -> Iterator[str]:
     """Yield the text of a part; paragraphs with one of the ``contents`` styles are left out."""
-    skipped, in_text = 0, False
+    skipped, in_text, deleted = 0, False, False
     table = Table(lines)
     outer: list[bool] = []  # for each paragraph and block that is open, whether it belongs to a table of contents
     for kind, name, written in events(opened):
         name, start = local(name) if kind != "text" else name, kind == "start"
         if skipped:
             skipped += start - (kind == "end")
+            options.left_out[HIDDEN] += len(name) if kind == "text" and deleted else 0
         elif kind == "text":
-            if in_text and not any(outer):
+            if in_text and any(outer):
+                options.left_out[CONTENTS] += len(name)
+            elif in_text:
                 lines.write(name)
+                yield lines.take()
         elif start and (name in LEFT_OUT or plain(written).get("type") in SEPARATORS):
-            skipped = 1
+            skipped, deleted = 1, name in DELETED
         elif name == "t":
             in_text = start
         elif name in ("p", "sdt"):
@@ -101,7 +106,7 @@ def _text(opened: IO[bytes], lines: Lines, contents: set[str]) -> Iterator[str]:
         elif name in ("tbl", "tr", "tc"):
             table.part(("tbl", "tr", "tc").index(name), start=start)
         elif start and outer and name in ("docPartGallery", "pStyle"):
-            outer[-1] |= _value(written) == CONTENTS if name == "docPartGallery" else _value(written) in contents
+            outer[-1] |= _value(written) == GALLERY if name == "docPartGallery" else _value(written) in contents
         elif start:
             _mark(lines, name, written)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO
@@ -14,8 +15,8 @@ from urllib.parse import unquote
 
 from chargen.text.encodings import NoTextError, decoded
 from chargen.text.formats import html
-from chargen.text.formats.limits import BLOCK_BYTES, UnreadableError
-from chargen.text.formats.options import Options
+from chargen.text.formats.limits import BLOCK_BYTES, DAMAGE, UnreadableError
+from chargen.text.formats.options import CONTENTS, Options
 from chargen.text.formats.package import Package
 from chargen.text.formats.xml import events, local, plain
 
@@ -24,6 +25,7 @@ PAGES = {"application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text
 LEFT_OUT_GUIDES = {"toc", "cover", "loi", "lot", "index"}  # types of an EPUB 2's guide
 BOILERPLATE_GUIDES = {"colophon", "copyright-page"}
 FEWEST_LINKS, LINKED_SHARE = 5, 0.7  # of a page that is a table of contents without saying so
+MOST_CONTENTS = 1 << 18  # characters of such a page, which is held until its end
 
 
 @dataclass
@@ -41,6 +43,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
     book = _book(package, options)
     # A spine may name a page twice, or go on without end in names of the same page: each is read once.
     names = list(dict.fromkeys(book.pages[one] for one in book.spine if one in book.pages))
+    _count_left_out(package, [name for name in names if name in book.left_out], options)
     names = [name for name in names if name not in book.left_out]
     if ENCRYPTION in package:
         with package.open(ENCRYPTION) as opened:
@@ -49,13 +52,35 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
             raise UnreadableError("protected against copying (DRM)")
     gap = ""
     for name in names:
+        written = False
+        for part in _unless_contents(package, name, options):
+            yield part if written else gap + part
+            written = True
+        gap = "\n" if written else gap
+
+
+def _count_left_out(package: Package, names: list[str], options: Options) -> None:
+    """Count the characters of the pages that are left out, as far as they can be read."""
+    for name in names:
         counts = html.Counts()
-        parts = list(_page(package, name, options, counts))
-        contents = counts.links >= FEWEST_LINKS and counts.linked >= LINKED_SHARE * counts.all
-        if counts.all and not contents:
-            yield gap
-            yield from parts
-            gap = "\n"
+        with suppress(UnreadableError, *DAMAGE):
+            for _ in _page(package, name, options, counts):
+                pass
+        options.left_out[CONTENTS] += counts.all
+
+
+def _unless_contents(package: Package, name: str, options: Options) -> Iterator[str]:
+    """Yield the text of a page, unless it is a table of contents."""
+    counts, held = html.Counts(), list[str]()
+    for part in _page(package, name, options, counts):
+        held.append(part)
+        if counts.all > MOST_CONTENTS:
+            yield from held
+            held.clear()
+    if counts.all > MOST_CONTENTS or counts.links < FEWEST_LINKS or counts.linked < LINKED_SHARE * counts.all:
+        yield from held if counts.all else ()
+    else:
+        options.left_out[CONTENTS] += counts.all
 
 
 def _page(package: Package, name: str, options: Options, counts: html.Counts) -> Iterator[str]:

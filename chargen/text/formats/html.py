@@ -13,7 +13,7 @@ from chargen.text.encodings import decoded
 from chargen.text.formats.limits import BLOCK_BYTES
 from chargen.text.formats.lines import LINE, PARAGRAPH, Lines
 from chargen.text.formats.markup import attributes, tokens
-from chargen.text.formats.options import Options, names
+from chargen.text.formats.options import CONTENTS, HIDDEN, IMPRINTS, Options, names
 
 HEAD_BYTES = 4096  # in which a page names its encoding
 PARAGRAPHS = names(
@@ -82,11 +82,13 @@ def text(pieces: Iterable[str], options: Options, counts: Counts, *, xml: bool) 
     """Yield the text of a page, given in pieces, and count its characters."""
     lines = Lines()
     preformatted, linked = 0, False
-    skipped, depth = "", 0  # the element that is left out, and how many of its name are open
+    skipped, depth, why = "", 0, ""  # the element that is left out, how many of its name are open, and what it is
     for kind, value, written in tokens(pieces, xml=xml):
         start = kind == "start"
         if skipped:
-            if kind != "text" and value == skipped:
+            if kind == "text":
+                options.left_out[why] += len(value.strip())
+            elif value == skipped:
                 depth += 1 if start else -1
                 skipped = skipped if depth else ""
         elif kind == "text":
@@ -95,7 +97,7 @@ def text(pieces: Iterable[str], options: Options, counts: Counts, *, xml: bool) 
             counts.linked += length * linked
             if length:
                 yield lines.take()
-        elif start and value not in VOID and (value in LEFT_OUT or _left_out(written, options)):
+        elif start and value not in VOID and (why := _left_out(value, written, options)):
             skipped, depth = value, 1
         elif value == "a":
             linked = start and "href" in written.lower()
@@ -112,16 +114,17 @@ def text(pieces: Iterable[str], options: Options, counts: Counts, *, xml: bool) 
     yield lines.end()
 
 
-def _left_out(written: str, options: Options) -> bool:
-    """Return whether an element with these attributes is no text of the book or page."""
+def _left_out(name: str, written: str, options: Options) -> str:
+    """Return what an element with these attributes is if it is no text of the book or page; empty if it is text."""
+    if name in LEFT_OUT:
+        return CONTENTS if name == "nav" else HIDDEN
     if not _TELLING.search(written):
-        return False
+        return ""
     found = attributes(written)
     types, roles = found.get("epub:type", "").split(), found.get("role", "").split()
     if "hidden" in found or found.get("aria-hidden") == "true" or _NOT_DISPLAYED.search(found.get("style", "")):
-        return True
+        return HIDDEN
     if not LEFT_OUT_TYPES.isdisjoint(types) or not LEFT_OUT_ROLES.isdisjoint(roles):
-        return True
-    return not options.keep_boilerplate and not (
-        BOILERPLATE_TYPES.isdisjoint(types) and BOILERPLATE_ROLES.isdisjoint(roles)
-    )
+        return CONTENTS
+    boilerplate = not (BOILERPLATE_TYPES.isdisjoint(types) and BOILERPLATE_ROLES.isdisjoint(roles))
+    return IMPRINTS if boilerplate and not options.keep_boilerplate else ""

@@ -10,7 +10,7 @@ from typing import IO
 
 from chargen.text.formats.limits import UnreadableError
 from chargen.text.formats.lines import PARAGRAPH, Lines, Table
-from chargen.text.formats.options import Options, names
+from chargen.text.formats.options import CONTENTS, HIDDEN, Options, names
 from chargen.text.formats.package import Package
 from chargen.text.formats.xml import events, plain
 
@@ -23,6 +23,7 @@ LEFT_OUT = names(
     "office:binary-data text:variable-decls text:sequence-decls svg-compatible:title svg-compatible:desc "
     "text:ruby-text"
 )
+COMMENTS = {"office:annotation", "text:tracked-changes"}
 TABLES = ("table:table", "table:table-row", "table:table-cell")
 
 
@@ -34,28 +35,30 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
             if any(name.endswith(" encryption-data") for _, name, _ in events(opened)):
                 raise UnreadableError("protected by a password")
     with package.open(CONTENT) as opened:
-        yield from text(opened)
+        yield from text(opened, options)
 
 
 def read_flat(file: IO[bytes], options: Options) -> Iterator[str]:
     """Yield the text of a document that is one XML file (.fodt)."""
-    return text(file)
+    return text(file, options)
 
 
-def text(opened: IO[bytes]) -> Iterator[str]:
+def text(opened: IO[bytes], options: Options) -> Iterator[str]:
     """Yield the text of a document's XML."""
     body, notes = Lines(), Lines()
     lines, tables = body, {id(body): Table(body), id(notes): Table(notes)}
-    skipped = paragraphs = 0
+    skipped, paragraphs, why = 0, 0, ""
     for kind, name, written in events(opened):
         name, start = _short(name) if kind != "text" else name, kind == "start"
         if skipped:
             skipped += start - (kind == "end")
+            if kind == "text" and why:
+                options.left_out[why] += len(name.strip())
         elif kind == "text":
             if paragraphs:
                 lines.write_words(name)
         elif start and name in LEFT_OUT:
-            skipped = 1
+            skipped, why = 1, CONTENTS if name.endswith(("index", "content")) else HIDDEN if name in COMMENTS else ""
         elif name == "text:note":
             lines = notes if start else body
             lines.gap(PARAGRAPH * start)

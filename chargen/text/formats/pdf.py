@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import IO, Any
 
 from chargen.text.formats.limits import BLOCK_BYTES, UnreadableError, copied, most_unpacked
-from chargen.text.formats.options import Options
+from chargen.text.formats.options import HEADS, Options
 from chargen.text.formats.printed import Line, cleaned, paragraphs
 
 TAIL_BYTES = 4096  # at the end of a file, in which it says where its table of objects begins
@@ -60,6 +60,7 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
         raise UnreadableError(message)
     if reader.returncode:
         raise UnreadableError("damaged: its reader stopped")
+    options.left_out[HEADS] += int(message) if message.isdecimal() else 0
 
 
 def _fileno(file: IO[bytes]) -> int | None:
@@ -75,10 +76,12 @@ def _main(size: int) -> None:
     watch = _Watch(FILE_SECONDS + SECONDS_PER_MB * size / 1e6)
     output = io.TextIOWrapper(sys.stdout.buffer, "utf-8", errors="replace", newline="\n")
     try:
-        for part in paragraphs(_pages(size, watch)):
+        heads: list[int] = []
+        for part in paragraphs(_pages(size, watch), heads.append):
             watch.begin_page()
             output.write(part)
         output.flush()
+        print(sum(heads), file=sys.stderr, flush=True)
         os._exit(0)  # PDFium has nothing to save
     except (UnreadableError, MemoryError) as error:
         print(getattr(error, "what", "a PDF that takes too much memory"), file=sys.stderr, flush=True)

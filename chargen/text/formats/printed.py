@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -43,9 +43,14 @@ class Line(NamedTuple):
     divided: bool = False  # its end divides a word; the hyphen is not in the text
 
 
-def paragraphs(pages: Sequence[Sequence[Line]]) -> Iterator[str]:
-    """Yield the text of pages, a page at a time."""
-    kept = [[_divided(line) for line in page] for page in without_heads(pages)]
+def paragraphs(
+    pages: Sequence[Sequence[Line]], left_out: Callable[[int], object] = lambda characters: None
+) -> Iterator[str]:
+    """Yield the text of pages, a page at a time; call ``left_out`` with the characters of running heads."""
+    body = without_heads(pages)
+    printed, read = (sum(len(line.text) for page in some for line in page) for some in (pages, body))
+    left_out(printed - read)
+    kept = [[_divided(line) for line in page] for page in body]
     words = _words(line for page in kept for line in page)
     before: Line | None = None
     for page in kept:

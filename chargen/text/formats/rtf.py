@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO
 
 from chargen.text.formats.limits import BLOCK_BYTES, UnreadableError
 from chargen.text.formats.lines import LINE, PARAGRAPH, Lines
-from chargen.text.formats.options import Options, names
+from chargen.text.formats.options import CONTENTS, HEADS, HIDDEN, Options, names
 
 DEEPEST = 10_000  # groups inside each other
 LONGEST_TOKEN = 64  # characters of a control word with its number
@@ -47,7 +48,7 @@ _TOKEN = re.compile(
 class _Group:
     """What holds between a brace and the one that closes it."""
 
-    skipped: bool = False
+    skipped: str = ""  # the word with which it began to be left out
     hidden: bool = False
     note: bool = False
     contents: bool = False  # a field with a table of contents
@@ -59,7 +60,8 @@ class _Group:
 class _Reader:
     """A file that is being read."""
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: Counter[str]) -> None:
+        self.left_out = left_out
         self.body, self.notes = Lines(), Lines()
         self.groups = [_Group()]
         self.codepage = "cp1252"
@@ -118,9 +120,9 @@ class _Reader:
             self.unicode(number % 0x10000)
             self.drop = group.fallbacks
         elif word == "fldinst":
-            group.skipped = group.instruction = True
+            group.skipped, group.instruction = word, True
         elif word in LEFT_OUT or (starred and word != "shppict") or (word == "fldrslt" and group.contents):
-            group.skipped = True
+            group.skipped = group.skipped or word
         elif word == "footnote":
             group.note = True
             self.notes.gap(PARAGRAPH)
@@ -162,6 +164,8 @@ class _Reader:
         if group.instruction and text.lstrip()[:4].upper() == "TOC ":
             group.contents = True
         if group.skipped or group.hidden or not text:
+            if why := _why(group.skipped) if group.skipped else HIDDEN:
+                self.left_out[why] += len(text)
             return
         codepage = self.fonts.get(group.font) or self.codepage
         if coded:
@@ -202,7 +206,7 @@ class _Reader:
 
 def read(file: IO[bytes], options: Options) -> Iterator[str]:
     """Yield the text. Raises UnreadableError for a file that ends before its last brace."""
-    reader, held, begun = _Reader(), "", False
+    reader, held, begun = _Reader(options.left_out), "", False
     while data := file.read(BLOCK_BYTES):
         held += data.decode("latin-1")
         place, safe = 0, len(held) - LONGEST_TOKEN if len(data) == BLOCK_BYTES else len(held)
@@ -223,6 +227,13 @@ def read(file: IO[bytes], options: Options) -> Iterator[str]:
         held = held[place:]
         yield reader.body.take()
     raise UnreadableError("damaged: its end is missing")
+
+
+def _why(word: str) -> str:
+    """Return what a group that is left out holds; empty if it is no text."""
+    if word.startswith(("header", "footer")):
+        return HEADS
+    return CONTENTS if word == "fldrslt" else HIDDEN if word == "annotation" else ""
 
 
 def _rest(reader: _Reader) -> Iterator[str]:
