@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 READING = ("encoding", "keep_boilerplate", "keep_markup", "min_count", "unwrap", "normalize", "cache")
 BLOCK = 1 << 16  # characters that are written at a time
 MOST_PASSES = 100  # over a text in the time of a training; more are wasted on it
+LESS_TIME = 0.8  # of the time that is too much is tried next
 MOST_ROWS = 8  # of what was left out, or not read
 MOST_RARE = 24  # characters that are listed
 INDENT = 11  # columns of the titles in the report
@@ -108,14 +110,18 @@ def show_report(files: tuple[str, ...], settings: TrainConfig, *, as_json: bool)
 def too_little(report: Report, settings: TrainConfig) -> Iterator[Trouble]:
     """Yield the trouble of a text that is read too often in the time of a training, estimated on this machine."""
     from chargen.text.report import Trouble
-    from chargen.training.plan import DEFAULT_MINUTES, passes
+    from chargen.training.plan import DEFAULT_MINUTES, passes, training_speed
 
-    minutes, characters = settings.minutes or DEFAULT_MINUTES, report.survey.characters
-    times = passes(characters, len(report.survey.counts), settings)
-    if times > MOST_PASSES:
-        enough = max(0.1, round(minutes * MOST_PASSES / times, 1))
+    def times(minutes: float) -> float:
+        return passes(report.survey.characters, len(report.survey.counts), replace(settings, minutes=minutes), speed)
+
+    speed, given = training_speed(settings), settings.minutes or DEFAULT_MINUTES
+    enough = given
+    while times(enough) > MOST_PASSES:
+        enough = float(f"{enough * LESS_TIME:.2g}")
+    if enough < given:
         yield Trouble(
-            f"too little text for {minutes:g} minutes, in which a training reads it about {times:,.0f} times",
+            f"too little text for {given:g} minutes, in which a training reads it about {times(given):,.0f} times",
             f"--minutes {enough:g} is enough, or give more text",
         )
 

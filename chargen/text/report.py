@@ -136,7 +136,7 @@ def _encodings(report: Report, settings: TrainConfig) -> Iterator[Trouble]:
     if (lost := survey.counts[LOST]) >= FEWEST_LOST:
         yield Trouble(f"{lost:,} characters were lost ({LOST}) when the text was saved", "find a better copy")
     controls = sum(n for c, n in survey.counts.items() if "\x80" <= c <= "\x9f")
-    if controls >= FEWEST_DEBRIS:
+    if controls >= FEWEST_DEBRIS and not debris:
         mend = "--encoding cp1252" if settings.encoding in ("iso8859-1", "latin-1") else "save the text again as UTF-8"
         yield Trouble(f"{controls:,} control characters (U+0080 to U+009F), which quotes may have been", mend)
     if encodings and len(report.guessed) < report.documents:

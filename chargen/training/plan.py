@@ -233,9 +233,8 @@ def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, spee
     return 60 * (train.minutes or DEFAULT_MINUTES) * speed / (6 * weights)
 
 
-def passes(characters: int, vocabulary: int, train: TrainConfig) -> float:
-    """Return about how many times a run on this machine would read a text of so many characters, for training."""
-    speed = training_speed(train)
+def passes(characters: int, vocabulary: int, train: TrainConfig, speed: float) -> float:
+    """Return about how many times a run would read a text of so many characters, for training."""
     units = sizes(characters, vocabulary, train, speed)["units"]
     return _read(units, characters, vocabulary, train, speed) / max(1.0, characters * (1 - train.validation))
 
