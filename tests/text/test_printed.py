@@ -54,6 +54,15 @@ def test_divided_words_are_whole_again(lines, found):
     assert joined(page(*lines)) == found + "\n"
 
 
+def test_verse_that_is_indented_stays_in_lines():
+    prose = [Line(f"The paragraph goes on in its line {n}, which is long.", 72, 400, 700 - 12 * n) for n in range(5)]
+    verse = [
+        Line(text, 100, 300, 630 - 12 * n)
+        for n, text in enumerate(["The lamp is lit,", "it burns;", "the lock is shut."])
+    ]
+    assert "".join(paragraphs([[*prose, *verse]])).endswith("\n\nThe lamp is lit,\nit burns;\nthe lock is shut.\n")
+
+
 def test_running_heads_and_page_numbers_are_left_out_where_they_repeat():
     bodies = [f"{a} {b} and so on" for a, b in zip("abcdefghij", "klmnopqrst", strict=True)]
     pages = [page(f"A HEAD {n}", "", "|" + bodies[n], bodies[n + 5], "", f"- {n} -") for n in range(5)]
