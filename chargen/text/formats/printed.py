@@ -150,7 +150,8 @@ class _Breaks(NamedTuple):
             return "\n\n"
         early = _ends_early(before, line, self.right(before))
         indented = INDENT * line.size < line.left - self.left(line) < DEEP_INDENT * line.size
-        verse = before.text[-1] in ",;" and abs(line.left - before.left) < INDENT * line.size  # equally indented lines
+        equal = abs(line.left - before.left) < INDENT * line.size
+        verse = equal and before.text[-1] in ",;" and line.text[0].isalpha()
         sentence = _SENTENCE_END.search(before.text) and _SENTENCE_START.match(line.text)
         if indented and ((early and not verse) or sentence):
             return "\n\n"
