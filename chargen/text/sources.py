@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module, resources
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,7 +25,7 @@ from chargen.files.disk import temporary
 from chargen.files.reading import read_regular
 from chargen.text import formats
 from chargen.text.encodings import NoTextError
-from chargen.text.formats.archives import DEEPEST, entries
+from chargen.text.formats.archives import DEEPEST, Archive, Archives, Entry, entries
 from chargen.text.formats.limits import DAMAGE, Budget, Unpacked, UnreadableError, copied
 
 STANDARD_INPUT = "-"
@@ -102,7 +103,7 @@ def sources(paths: Sequence[str]) -> Iterator[list[Source]]:
 
     Raises ChargenError for a folder without files, and if standard input is closed.
     """
-    with temporary() as folder, ExitStack() as stack:
+    with temporary() as folder, Archives() as archives:
         found: list[Source] = []
         for path in paths:
             if path == STANDARD_INPUT:
@@ -118,13 +119,13 @@ def sources(paths: Sequence[str]) -> Iterator[list[Source]]:
                         found.append(_copied(str(one), pipe, folder / f"pipe-{len(found)}"))
         if not paths:
             found = [Source(BUNDLED_BOOK, resources.files("chargen.corpora").joinpath(BUNDLED_BOOK))]
-        yield [one for source in found for one in _unpacked(source, stack)]
+        yield [one for source in found for one in _unpacked(source, archives)]
 
 
-def _unpacked(source: Source, stack: ExitStack, budget: Budget | None = None) -> Iterator[Source]:
+def _unpacked(source: Source, archives: Archives, budget: Budget | None = None) -> Iterator[Source]:
     """Yield the files of an archive, and of those in it; the source itself if it is not an archive.
 
-    What is opened stays open until ``stack`` is closed. ``budget`` is what the archive around it may still unpack to.
+    ``budget`` is what the archive around it may still unpack to.
     """
     if source.problem or (isinstance(source.path, Path) and not source.path.is_file()):
         yield source
@@ -133,19 +134,19 @@ def _unpacked(source: Source, stack: ExitStack, budget: Budget | None = None) ->
         with readable(source), opened(source) as file:
             head = file.read(formats.HEAD_BYTES)
             kind = formats.recognised(head, source.plain_name)
-            archive = kind
+            recognised, found = kind, list[Entry]()
             if kind in ("zip", "tar"):
                 with ExitStack() as opening:
                     whole = opening.enter_context(seekable(source, file, head))
-                    archive = formats.zip_kind(whole, source.plain_name) if kind == "zip" else kind
-                    if archive in (formats.ARCHIVE, "tar"):  # only archives stay open
-                        stack.push(opening.pop_all())
-        if archive not in (formats.ARCHIVE, "tar") or len(source.entry) == DEEPEST:
-            yield replace(source, kind=archive)
+                    recognised = formats.zip_kind(whole, source.plain_name) if kind == "zip" else kind
+                    if recognised in (formats.ARCHIVE, "tar") and len(source.entry) < DEEPEST:
+                        opening.pop_all()  # what was opened belongs to the archives
+                        with formats.damage_of("a ZIP file" if kind == "zip" else "a TAR file"):
+                            budget = budget or Budget(source.size())
+                            found = entries(Archive(kind, partial(_reopened, source)), whole, budget, archives)
+        if recognised not in (formats.ARCHIVE, "tar") or len(source.entry) == DEEPEST:
+            yield replace(source, kind=recognised)
             return
-        with formats.damage_of("a ZIP file" if kind == "zip" else "a TAR file"):
-            budget = budget or Budget(source.size())
-            found = entries(kind, whole, budget, stack)
         if not found:
             raise UnreadableError("an archive without files")
     except (UnreadableError, NoTextError) as error:
@@ -158,7 +159,13 @@ def _unpacked(source: Source, stack: ExitStack, budget: Budget | None = None) ->
     for entry in found:
         place = (*source.entry, entry.index)
         inner = Source(f"{source.name}/{entry.name}", entry, found=True, archive=top, entry=place)
-        yield from _unpacked(inner, stack, budget)
+        yield from _unpacked(inner, archives, budget)
+
+
+def _reopened(source: Source) -> IO[bytes]:
+    """Open an archive again, which is in another one or compressed, or a file."""
+    with opened(source) as file:
+        return seekable(source, file, b"")
 
 
 def seekable(source: Source, file: IO[bytes], head: bytes) -> IO[bytes]:

@@ -250,3 +250,60 @@ def test_a_file_with_wrong_bytes_is_named_in_one_line_or_read(tmp_path, kind, da
     except ChargenError as error:
         message = str(error)
         assert "\n" not in message
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # a file that is just being opened may be listed
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the open files are counted by Linux")  # noqa: PTH112
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_only_a_few_archives_are_open_at_a_time(tmp_path, kind):
+    for n in range(40):
+        archive(tmp_path, f"{n:02}.{kind}", {f"{m}.txt": f"{n} {m}\n".encode() for m in range(3)})
+    inner = {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    archive(tmp_path, "99.zip", inner)
+    from chargen.text.documents import Reading, text
+    from chargen.text.sources import sources
+
+    before, found = open_files(), list[str]()
+    with sources([str(tmp_path)]) as listed:
+        assert open_files() - before < 20
+        for source in listed:
+            found.append("".join(text(source, Reading())))
+            assert open_files() - before < 20
+        assert "".join(text(listed[0], Reading())) == "0 0\n"  # an archive that was closed is opened again
+    assert found == [f"{n} {m}\n" for n in range(40) for m in range(3)] * 2
+    assert open_files() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "options"),
+    [
+        ("a.docx", lambda n: making.docx([], "<w:p>" + "<w:r><w:t>some words </w:t></w:r>" * n + "</w:p>"), {}),
+        ("a.odt", lambda n: making.odt([], "<text:p>" + "some <text:span>words </text:span>" * n + "</text:p>"), {}),
+        ("a.epub", lambda n: making.epub(["some words " * n], pages=1), {}),
+        ("a.html", lambda n: b"<html><p>" + b"some <b>words</b> " * n, {}),
+        ("a.md", lambda n: b"some *words* " * n, {}),
+        ("a.rtf", lambda n: b"{\\rtf1 " + b"some {\\b words} " * n + b"}", {}),
+        ("a.txt", lambda n: b"some words " * n, {"unwrap": True}),
+        ("b.txt", lambda n: b"some words \n" * n, {"unwrap": True}),
+    ],
+)
+@pytest.mark.long
+def test_a_paragraph_without_end_is_read_in_little_memory(tmp_path, name, make, options):
+    from chargen.text.documents import Reading, text
+    from chargen.text.sources import sources
+
+    def peak(times):
+        path = written(tmp_path / name, make(times))
+        with sources([str(path)]) as found:
+            tracemalloc.start()
+            characters = sum(map(len, text(found[0], Reading(**options))))
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert characters >= 10 * times
+        return most
+
+    peak(1000)
+    assert peak(600_000) < 12_000_000
