@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from chargen.terminal import cut, fitted, width
@@ -10,6 +12,7 @@ from chargen.terminal import cut, fitted, width
 if TYPE_CHECKING:
     from chargen.config import TrainConfig
     from chargen.network.model import CharLM
+    from chargen.text.corpus import Advance
     from chargen.text.vocabulary import Vocabulary
     from chargen.training.jobs import Job
     from chargen.training.loop import Record, Recovery, Validation
@@ -19,6 +22,17 @@ PREVIEW_CHARACTERS = 96  # written at each validation, or more where the termina
 TITLES = """
                           bits per character
     step   epoch    time  training  validation      rate  characters/s"""
+
+
+@contextmanager
+def reading() -> Iterator[Advance]:
+    """Show a progress bar if reading takes long; yield the function to call with the number of characters just read."""
+    from tqdm import tqdm
+
+    with tqdm(
+        desc="reading", unit=" characters", unit_scale=True, miniters=1, delay=1, disable=None, leave=False
+    ) as bar:
+        yield bar.update
 
 
 class Screen:

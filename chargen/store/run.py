@@ -26,7 +26,7 @@ from chargen.store.modelfile import Checkpoint, ModelFile, extend_vocabulary
 from chargen.store.modelfile import Progress as Progress
 from chargen.store.runconfig import RunConfig as RunConfig
 from chargen.text.corpus import Advance, Corpus, cache_folder, opened, read
-from chargen.text.documents import STANDARD_INPUT, expanded
+from chargen.text.sources import STANDARD_INPUT, expanded
 
 RUNS = Path("runs")
 CONFIG, MODEL, CHECKPOINT = "config.json", "model.safetensors", "checkpoint.safetensors"

@@ -16,7 +16,7 @@ from chargen.config import Execution
 from chargen.store.modelfile import ModelFile
 from chargen.store.run import Run, RunConfig, find_model
 from chargen.text.corpus import Advance, Corpus, Part, cache_folder, read
-from chargen.text.documents import STANDARD_INPUT
+from chargen.text.sources import STANDARD_INPUT
 from chargen.text.streams import Streams
 from chargen.text.vocabulary import Vocabulary
 from chargen.training import plan

@@ -233,6 +233,12 @@ def _read(units: int, characters: int, vocabulary: int, train: TrainConfig, spee
     return 60 * (train.minutes or DEFAULT_MINUTES) * speed / (6 * weights)
 
 
+def passes(characters: int, vocabulary: int, train: TrainConfig, speed: float) -> float:
+    """Return about how many times a run would read a text of so many characters, for training."""
+    units = sizes(characters, vocabulary, train, speed)["units"]
+    return _read(units, characters, vocabulary, train, speed) / max(1.0, characters * (1 - train.validation))
+
+
 def resume(run: Run, corpus: Corpus, request: Request, replicas: int = 1) -> RunConfig:
     """Return the configuration with which a run goes on. Of the request, explicit options and ``distribute`` count.
 
