@@ -209,12 +209,16 @@ def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
         from chargen.writing.pattern import fill_all
 
         return fill_all(job.clone, job.samples, job.pattern, job.drawing, stopping)
+    from chargen.writing.best import best_samples, choice_of
     from chargen.writing.generate import Until, samples
     from chargen.writing.sampler import filters
 
-    until = Until(job.config.length, job.stops, stopping)
-    chosen = filters(job.config, job.clone.vocabulary)
-    return samples(job.clone, job.samples, until, chosen, job.drawing if job.config.temperature else None)
+    until, config, clone = Until(job.config.length, job.stops, stopping), job.config, job.clone
+    chosen = filters(config, clone.vocabulary, clone.words)
+    if config.best_of > 1:
+        choice = choice_of(clone, config.best_of, config.temperature)
+        return best_samples(clone, job.samples, until, chosen, (job.drawing, choice))
+    return samples(clone, job.samples, until, chosen, job.drawing if config.temperature else None)
 
 
 def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines:
