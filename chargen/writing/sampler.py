@@ -2,9 +2,10 @@
 
 The order is **allow**, **words**, **no_repeat**, **temperature**, **top_k**, **top_p**, **min_p**, draw. What may be
 written at all comes first, so that each later filter chooses among such characters. Words comes before no_repeat: a
-word can always go on, and no_repeat sees whether a character is left. Temperature comes before top_p and min_p, so that
-they see the probabilities that it makes. Each filter works on what the previous one kept, and each keeps at least one
-character. All filters work on the last axis of logits (..., V); a character that a filter removes gets the logit -inf.
+word can always go on, and no_repeat looks ahead to the word's end, so that it rarely leaves no character. Temperature
+comes before top_p and min_p, so that they see the probabilities that it makes. Each filter works on what the previous
+one kept, and each keeps at least one character. All filters work on the last axis of logits (..., V); a character that
+a filter removes gets the logit -inf.
 
 Words and no_repeat depend on the text so far, which they follow row by row: they are each a `Follower`.
 """
@@ -129,11 +130,12 @@ def filters(config: SampleConfig, vocabulary: Vocabulary, words: str | None = No
         chosen.append(partial(allow, allowed=allowed))
     if config.new_words and (config.words == ANY or not config.temperature):
         raise ChargenError("--new-words is a probability of --words: give --words, and a --temperature above 0")
+    tree = None
     if config.words != ANY:
         tree = Tree(known_words(config.words, words, vocabulary), vocabulary, allowed)
         chosen.append(Words(tree, config.new_words))
     if config.no_repeat is not None:
-        chosen.append(NoRepeat(config.no_repeat, np.flatnonzero(~drawn).tolist()))
+        chosen.append(NoRepeat(config.no_repeat, np.flatnonzero(~drawn).tolist(), tree))
     if config.temperature:
         if config.temperature != 1:
             chosen.append(partial(temperature, degree=config.temperature))

@@ -57,6 +57,9 @@ class Place(NamedTuple):
     new: bool = False  # between words: the next one may be any
 
 
+BEGINNING = Place("", first=True, line=True)  # of a text
+
+
 class Tree:
     """The places of a list of words, numbered in the order in which they are first reached."""
 
@@ -77,7 +80,8 @@ class Tree:
         self._numbers = dict[Place, int]()
         self.places = list[Place]()
         self.after = list[dict[int, int]]()  # of each place: the numbers of the next ones, by the character's id
-        self.masks = np.empty((64, len(allowed)), bool)  # of each place: which characters may come next
+        # Of each place: what to add to the logits, 0 for the characters that may come next and -inf for the others.
+        self.penalties = np.empty((64, len(allowed)), np.float32)
 
     def number(self, place: Place) -> int:
         """Return the number of a place."""
@@ -86,9 +90,9 @@ class Tree:
             found = self._numbers[place] = len(self.places)
             self.places.append(place)
             self.after.append({})
-            if found == len(self.masks):
-                self.masks = np.concatenate([self.masks, np.empty_like(self.masks)])
-            self.masks[found] = self._mask(place)
+            if found == len(self.penalties):
+                self.penalties = np.concatenate([self.penalties, np.empty_like(self.penalties)])
+            self.penalties[found] = np.where(self._mask(place), 0, -np.inf)
         return found
 
     def next(self, number: int, id: int) -> int:
@@ -137,7 +141,7 @@ class Tree:
     def _next(self, place: Place, id: int) -> Place:
         character, prefix = self._characters[id], place.prefix
         if self._letters[id]:
-            if prefix is None or place.new or not self.masks[self.number(place), id]:
+            if prefix is None or place.new or self.penalties[self.number(place), id]:
                 return Place(None)
             lowered = character.lower()
             first = place.first if prefix else place.first and len(lowered) == 1 and lowered != character
@@ -163,7 +167,7 @@ class Words:
     def __init__(self, tree: Tree, new: float = 0.0) -> None:
         """Take the places, and the probability, 0 to 1, that a word may be any."""
         self._tree, self._new = tree, new
-        self._numbers = [tree.number(Place("", first=True, line=True))]
+        self._numbers = [tree.number(BEGINNING)]
         self._generators: list[np.random.Generator] = []
 
     def start(self, text: Sequence[int]) -> Self:
@@ -190,15 +194,18 @@ class Words:
 
     def __call__(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Keep the characters of each row (rows, V) that may come next; at least one may."""
-        return np.where(self._tree.masks[self._numbers], logits, -np.inf)
+        if len(self._numbers) == 1:
+            return np.asarray(logits + self._tree.penalties[self._numbers[0]])
+        return np.asarray(logits + self._tree.penalties.take(self._numbers, 0))
 
     def wrote(self, ids: npt.NDArray[np.integer]) -> None:
         """Follow the character that each row has written, ids (rows,)."""
         before, after = self._numbers, self._tree.after
-        self._numbers = [
-            found if (found := after[number].get(id)) is not None else self._tree.next(number, id)
-            for number, id in zip(before, ids.tolist(), strict=True)
-        ]
+        numbers = list[int]()
+        for number, id in zip(before, ids.tolist(), strict=True):
+            found = after[number].get(id)
+            numbers.append(self._tree.next(number, id) if found is None else found)
+        self._numbers = numbers
         if self._generators:
             places = self._tree.places
             for row, (old, new) in enumerate(zip(before, self._numbers, strict=True)):

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen.config import SampleConfig
+from chargen.text.corpus import read
 from chargen.text.vocabulary import Vocabulary
+from chargen.text.words import packed, word_list, word_pattern, words_of
 from chargen.writing.repeats import NoRepeat
 from chargen.writing.sampler import draw, filters, generators, repeated, started
 
@@ -72,3 +74,34 @@ def test_the_unknown_character_does_not_count_as_one_that_is_left():
     one(np.zeros((1, 3)))
     assert one.stuck is not None
     assert one.stuck.tolist() == [True]
+
+
+def test_a_word_that_could_not_be_finished_is_not_begun():
+    vocabulary = Vocabulary(" abcde")
+    chosen = filters(SampleConfig(words="book", no_repeat=6, temperature=1), vocabulary, packed(["abcde", "abd", "ce"]))
+    _, (words, one) = repeated(started(chosen, vocabulary.encode("ce abcde ce ab").tolist()), 1, None)
+    logits = np.zeros((1, 6))
+    assert kept(words, 1, vocabulary) == ["cd"]
+    assert "".join(c for c, z in zip(vocabulary.characters, one(words(logits))[0], strict=True) if z == 0) == "d"
+    assert kept(one, 1, vocabulary)[0] != ""
+
+
+def test_words_and_no_repeat_together_keep_both_promises():
+    corpus = read([])
+    words = packed(words_of(corpus.ids, corpus.vocabulary))
+    chosen = filters(SampleConfig(words="book", no_repeat=12, temperature=0), corpus.vocabulary, words)
+    chosen, following = repeated(started(chosen, []), 1, None)
+    # A model whose opinion depends on the last two characters only would write a cycle.
+    opinions = np.random.default_rng(1).normal(0, 3, (97, len(corpus.vocabulary)))
+    ids = [0, 0]
+    for _ in range(3000):
+        drawn = draw(opinions[[(ids[-1] * 7 + ids[-2]) % 97]], chosen, None)
+        assert following[1].stuck is None
+        for one in following:
+            one.wrote(drawn)
+        ids.append(int(drawn[0]))
+    text = corpus.vocabulary.decode(ids[2:])
+    assert len({text[i : i + 12] for i in range(2989)}) == 2989
+    known = set(word_list(corpus.vocabulary.decode(corpus.ids), corpus.vocabulary))
+    found = word_pattern(corpus.vocabulary).findall(text)[:-1]
+    assert all(word in known or word[0].lower() + word[1:] in known for word in found)
