@@ -65,6 +65,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
         "What is continued": "model seed seed_file seed_from_book load_state escapes",
         "Length": "stops until_newline count",
         "Drawing": "",
+        "Words and repetition": "",
         "Pattern": "pattern separator",
         "Output": "no_seed color as_json output originality save_state interactive",
     },
@@ -73,6 +74,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     chargen sample --model runs/book --length 5000 --temperature 0.5 > text.txt
     chargen sample --seed "Once" --count 8 --stop "." --json
     chargen sample --seed-from-book --color --originality
+    chargen sample --words book --best-of 4 --length 2000
     chargen sample --pattern words.txt --temperature 0
     chargen sample --save-state one.state > 1.txt
     chargen sample --load-state one.state > 2.txt
@@ -363,8 +365,8 @@ def converse(job: Job) -> int:
 
     if job.seed:
         job.clone.feed(job.seed)
-    conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0])
-    say("Write a line, and the model continues; /help lists the commands.")
+    conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0], job.seed)
+    say("Write a line, and the model continues; /words offers words to choose from, /help lists the commands.")
     while True:
         try:
             line = input("> ")
@@ -386,7 +388,7 @@ def converse(job: Job) -> int:
             with Stop() as stop:
                 for said in conversation.answer(line):
                     if isinstance(said, str):
-                        say(said)
+                        say(said, indent=5)
                         continue
                     stopped = bool(stop.signal)  # read once: a signal may come while this is written
                     ended = stopped or said.stopped_by is not None
