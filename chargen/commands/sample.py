@@ -65,7 +65,6 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
         "What is continued": "model seed seed_file seed_from_book load_state escapes",
         "Length": "stops until_newline count",
         "Drawing": "",
-        "Words and repetition": "",
         "Pattern": "pattern separator",
         "Output": "no_seed color as_json output originality save_state interactive",
     },
@@ -73,8 +72,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     chargen sample --seed "The"
     chargen sample --model runs/book --length 5000 --temperature 0.5 > text.txt
     chargen sample --seed "Once" --count 8 --stop "." --json
-    chargen sample --seed-from-book --color --originality
-    chargen sample --words book --best-of 4 --length 2000
+    chargen sample --seed-from-book --words book --best-of 4 --color --originality
     chargen sample --pattern words.txt --temperature 0
     chargen sample --save-state one.state > 1.txt
     chargen sample --load-state one.state > 2.txt
@@ -218,8 +216,7 @@ def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
     until, config, clone = Until(job.config.length, job.stops, stopping), job.config, job.clone
     chosen = filters(config, clone.vocabulary, clone.words)
     if config.best_of > 1:
-        choice = choice_of(clone, config.best_of, config.temperature)
-        return best_samples(clone, job.samples, until, chosen, (job.drawing, choice))
+        return best_samples(clone, job.samples, until, chosen, (job.drawing, choice_of(clone, config)))
     return samples(clone, job.samples, until, chosen, job.drawing if config.temperature else None)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from chargen import ChargenError
 from chargen.bits import bits
+from chargen.config import SampleConfig
 from chargen.store.modelfile import LayerState
 from chargen.writing.generate import LENGTH, SIGNAL, STUCK, Drawing, Held, Piece, Until, drop, opening, stuck_rows
 from chargen.writing.sampler import Filter, Follower, draw, nats_of, repeated, started
@@ -53,13 +54,13 @@ def ends_sentence(text: str) -> bool:
     return SENTENCE_END.search(text[-12:]) is not None
 
 
-def choice_of(model: Clone, branches: int, temperature: float) -> Choice:
+def choice_of(model: Clone, config: SampleConfig) -> Choice:
     """Return the choice for ``--best-of``. Raises ChargenError at temperature 0, or without the model's own bits."""
-    if not temperature:
+    if not config.temperature:
         raise ChargenError("--best-of chooses among draws: give a --temperature above 0")
     if model.validation_bpc is None:
         raise ChargenError("the model file does not tell its bits per character, which --best-of needs: train again")
-    return Choice(branches, model.validation_bpc)
+    return Choice(config.best_of, model.validation_bpc)
 
 
 def best_samples(

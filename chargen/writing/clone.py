@@ -291,8 +291,7 @@ class Clone:
         """Continue the text of each row, with a generator for each; yield pieces as `generate.generate` does."""
         chosen = filters(config, self.vocabulary, self.words)
         if config.best_of > 1:
-            choice = choice_of(self, config.best_of, config.temperature)
-            return best_of(self, until, chosen, (generators[0], choice))
+            return best_of(self, until, chosen, (generators[0], choice_of(self, config)))
         return generate(self, until, chosen, generators if config.temperature else None)
 
     def alternatives(

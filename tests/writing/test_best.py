@@ -139,10 +139,10 @@ def test_a_signal_ends_the_text_within_the_sentence(clone):
 
 def test_what_it_needs_is_said(clone):
     with pytest.raises(ChargenError, match="--temperature above 0"):
-        choice_of(clone, 4, 0)
+        choice_of(clone, SampleConfig(best_of=4, temperature=0))
     clone.validation_bpc = None
     with pytest.raises(ChargenError, match="does not tell its bits"):
-        choice_of(clone, 4, 1)
+        choice_of(clone, SampleConfig(best_of=4))
 
 
 def test_a_branch_that_is_stuck_comes_last():
