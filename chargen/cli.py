@@ -67,8 +67,8 @@ def main() -> None:
 
     \b
     Begin with:
-      chargen train                train for 10 minutes on the book that ships
-      chargen train FILE           train on your own text; Ctrl-C stops earlier
+      chargen train                train for 10 minutes on the bundled book
+      chargen train FILE           train on your own text; Ctrl-C stops it
       chargen sample --seed "The"  write text that begins with these words
-      chargen help start           read how to go on
+      chargen help start           read the first page of the manual
     """

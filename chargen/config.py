@@ -13,6 +13,8 @@ from msgspec import Meta
 
 from chargen.files.reading import converted
 
+BASE, SCRATCH = "english", "scratch"  # what --from calls the base model, and a run that begins from no model
+
 
 def option(
     default: Any,
@@ -140,7 +142,7 @@ class TrainConfig(Config):
     )
     seq_length: int = option(
         64,
-        "Window: characters through which the gradient is propagated back.",
+        "Window: characters of each stream in a step.",
         group="Optimisation",
         minimum=1,
         planned=True,
@@ -168,7 +170,7 @@ class TrainConfig(Config):
     )
     clip_norm: float = option(
         1.0,
-        "Norm to which longer gradients are scaled.",
+        "Norm to which larger gradients are clipped.",
         group="Optimisation",
         minimum=0,
         maximum=1e6,
@@ -176,14 +178,14 @@ class TrainConfig(Config):
     )
     validation: float = option(
         0.1,
-        "Fraction of the text, at its end, used for validation.",
+        "Fraction of the text kept for validation.",
         group="Text",
         minimum=0,
         maximum=1,
         exclusive=True,
     )
     # Half a million characters are scored in at most half a minute, and their bpc is within 0.005 of a longer text's.
-    held_out: int | None = option(500_000, "Most characters used for validation.", group="Text", minimum=2)
+    held_out: int | None = option(500_000, "Maximum characters for validation.", group="Text", minimum=2)
     patience: int | None = option(
         None, "Stop after this many validations without improvement.", group="How long", minimum=1, on_resume=True
     )
@@ -199,23 +201,21 @@ class TrainConfig(Config):
     keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.", group="Text")
     min_count: int = option(
         1,
-        "Replace characters that occur less often by one unknown character, which is never drawn.",
+        "Characters occurring less often become unknown.",
         group="Text",
         minimum=1,
     )
-    normalize: str = option(
-        "nfc", "Unicode normalization of the text; none leaves it unchanged.", group="Text", choices=("nfc", "none")
-    )
+    normalize: str = option("nfc", "Unicode normalization of the text.", group="Text", choices=("nfc", "none"))
     cache: str | None = option(
         None,
-        "Folder for the cached texts of all runs; by default the platform's cache folder.",
+        "Folder of cached texts; by default the platform's.",
         group="Where it is kept",
         metavar="FOLDER",
         on_resume=True,
     )
     precision: str = option(
         "auto",
-        "Number format of the matrix products; auto chooses the faster one of the processor.",
+        "Number format of products; auto is the faster one.",
         group="Machine",
         choices=("auto", "float32", "bfloat16"),
     )
@@ -224,7 +224,7 @@ class TrainConfig(Config):
     )
     distribute: str = option(
         "none",
-        "Train in this process alone, on all its GPUs (mirrored), or as one of the workers in TF_CONFIG.",
+        "mirrored: all GPUs; workers: several processes.",
         group="Machine",
         choices=("none", "mirrored", "workers"),
         on_resume=True,

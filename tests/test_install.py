@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.conftest import HANG, SMALL, chargen
+from tests.conftest import HANG, SMALL, chargen, invoke
 
 ROOT = Path(__file__).parents[1]
 WITHOUT = "import sys; sys.modules.update(tensorflow=None, keras=None); from chargen.__main__ import main; main()"
@@ -62,6 +62,16 @@ def test_a_command_that_needs_tensorflow_says_in_one_line_that_it_is_missing(wor
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("Error: this command needs TensorFlow, which is not installed: ")
     assert [file.name for file in here.iterdir()] == ["book.txt"]
+
+
+def test_training_says_that_tensorflow_is_missing_before_it_reads_the_text(monkeypatch, here):
+    read = []
+    monkeypatch.setattr("chargen.training.jobs.new", lambda *request: read.append(request))
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    result = invoke("train", "book.txt")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: this command needs TensorFlow, which is not installed: ")
+    assert not read
 
 
 @pytest.mark.long

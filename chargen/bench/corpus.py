@@ -72,8 +72,8 @@ def measured(function: str, settings: Settings) -> dict[str, Any]:
         return side.answer()
 
 
-def training_memory(folder: Path, part: str) -> int:
-    """Return the peak memory, in bytes, of a training that reads a text for the first time."""
+def training_memory(folder: Path, part: str) -> int | None:
+    """Return the peak memory of a training that reads a text for the first time, as `peak_memory` does."""
     words = ["chargen", "train", str(folder / part), "--run", str(folder / f"run-{part}")]
     words += ["--cache", str(folder / f"cache-{part}"), "--units", "128", "--steps", "20", "--batch-size", "64"]
     with subprocess.Popen(

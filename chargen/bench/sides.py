@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -131,10 +130,14 @@ def serve(step: Callable[[], Any], work: float, figures: Settings) -> None:
         answer({"per_second": steps * work / seconds, "peak_memory": peak_memory()})
 
 
-def peak_memory() -> int:
-    """Return the peak memory of this process in bytes."""
+def peak_memory() -> int | None:
+    """Return the peak memory of this process in bytes; None where the system does not tell it."""
     with suppress(OSError):
         # On Linux, getrusage counts the peak of the parent process too; this file does not.
         lines = Path("/proc/self/status").read_text("ascii", "replace").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS, where the unit is a byte

@@ -26,6 +26,11 @@ def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
         say(f"left out: {figures.pop(name)['failed']}", err=True)
 
 
+def megabytes(size: int | None, unit: float = 1e6) -> str:
+    """Return a number of bytes in megabytes, for a person; None is unknown, as on Windows."""
+    return "unknown" if size is None else f"{size / unit:,.0f} MB"
+
+
 @bench.command(
     "train",
     cls=Command,
@@ -40,7 +45,7 @@ def leave_out_failed(figures: dict[str, dict[str, Any]]) -> None:
 @options(ModelConfig, defaults=SIZES)
 @options(TrainConfig, ("batch_size", "seq_length", "precision", "threads"), SIZES)
 @click.option("--torch", is_flag=True, help="Measure PyTorch too, in float32 and bfloat16; it must be installed.")
-@click.option("--rounds", type=Whole(1), default=12, show_default=True, help="Rounds; the best counts.")
+@click.option("--rounds", type=Whole(1), default=12, show_default=True, help="Number of rounds; the best one counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool, **values: Any) -> None:
     """Measure training steps on FILES, in characters per second, beside stock Keras's fit of the same model.
@@ -86,14 +91,14 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
         say(
             f"{name:18}{figure['per_second']:13,.0f}{equal['per_second'] / figure['per_second']:10.2f} x"
             f"{flops / 1e9:9,.0f}{flops / ceiling:9.0%}{figure['first_step_seconds']:8.1f} s"
-            f"{figure['peak_memory'] / 2**20:6,.0f} MB"
+            f"{megabytes(figure['peak_memory'], 2**20):>9}"
         )
 
 
 @bench.command(
     "scale",
     cls=Command,
-    short_help="Training by 1, 2 and 4 workers.",
+    short_help="Training with 1, 2 and 4 workers.",
     epilog="""
     chargen bench scale
     chargen bench scale book.txt --units 1024 --batch-size 128 --json
@@ -105,7 +110,7 @@ def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool,
 @click.option("--steps", type=Whole(20), default=60, show_default=True, help="Training steps.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each number of workers.")
 def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any) -> None:
-    """Measure training on FILES by 1, 2 and 4 workers on this machine: characters per second, and bytes exchanged.
+    """Measure training on FILES with 1, 2 and 4 workers on this machine: characters per second, and bytes exchanged.
 
     The workers share this machine's cores. So the figures show what distributing costs, not what more machines gain.
     """
@@ -141,7 +146,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
     type=click.Path(exists=True, path_type=Path),
     help="A run or a model file. [default: an untrained model of 2 x 512]",
 )
-@click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Rounds; the best counts.")
+@click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Number of rounds; the best one counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     """Measure sampling: characters per second at several counts, the latency, and the same model in stock Keras."""
@@ -183,28 +188,29 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
 )
 @click.option(
     "--megabytes",
+    "size",
     type=Finite(1, 1e6),
     default=1000,
     show_default=True,
     help="Size of the generated text in millions of bytes; it takes three times as much disk space.",
 )
-@click.option("--files", type=Whole(1, 10**6), default=1, show_default=True, help="Files it is written to.")
+@click.option("--files", type=Whole(1, 10**6), default=1, show_default=True, help="Number of files to write it to.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
-def bench_corpus(megabytes: float, files: int, as_json: bool) -> None:
+def bench_corpus(size: float, files: int, as_json: bool) -> None:
     """Measure how fast a large text is read, how much memory training takes, and how long its steps wait for text."""
     from chargen.bench.corpus import figures
 
-    found = figures(megabytes, files)
+    found = figures(size, files)
     if as_json:
         click.echo(json.dumps(found))
         return
-    more = (found["training_memory"] - found["training_memory_of_1_megabyte"]) / 1e6
+    small, large = found["training_memory_of_1_megabyte"], found["training_memory"]
+    more = "" if large is None else f" of memory, {megabytes(large - small)} more than on a text of 1 MB"
     say(
-        f"{megabytes:,.0f} MB in {files:,} file{'s' * (files > 1)}, {found['characters']:,} characters\n\n"
-        f"reading, on one core   {found['megabytes_per_second']:,.0f} MB/s, {found['reading_memory'] / 1e6:,.0f} MB of "
-        f"memory; from the cache {found['reading_again_seconds']:.1f} s\n"
-        f"training               {found['training_memory'] / 1e6:,.0f} MB of memory, {more:,.0f} MB more than on a "
-        f"text of 1 MB\n"
+        f"{size:,.0f} MB in {files:,} file{'s' * (files > 1)}, {found['characters']:,} characters\n\n"
+        f"reading, on one core   {found['megabytes_per_second']:,.0f} MB/s, "
+        f"{megabytes(found['reading_memory'])} of memory; from the cache {found['reading_again_seconds']:.1f} s\n"
+        f"training               {megabytes(large)}{more}\n"
         f"a step of 1 x 128      {1e3 * found['step_seconds']:.1f} ms, of which "
         f"{1e3 * found['waiting_seconds']:.2f} ms are spent waiting for text",
         indent=23,

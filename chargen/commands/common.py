@@ -140,8 +140,7 @@ class Command(click.Command):
         with formatter.section("Examples"):
             for line in (self.epilog or "").strip().splitlines():
                 formatter.write(f"  {line.strip()}\n")
-        if topic := topic_of(" ".join(path(ctx))):
-            formatter.write(f"\nRead on in: chargen help {topic}\n")
+        write_topic(ctx, formatter)
 
 
 class Group(click.Group):
@@ -155,6 +154,18 @@ class Group(click.Group):
         """Write the commands, then the options."""
         self.format_commands(ctx, formatter)
         click.Command.format_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line of its own, if it has one, and the topic of the manual to read on in."""
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}\n")
+        write_topic(ctx, formatter)
+
+
+def write_topic(ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write the topic of the manual about a command, or about the commands of a group."""
+    if topic := topic_of(" ".join(path(ctx))):
+        formatter.write(f"\nRead on in: chargen help {topic}\n")
 
 
 def path(ctx: click.Context) -> list[str]:
@@ -188,37 +199,36 @@ def _metavar(option: click.Option) -> str:
     return "N" if isinstance(kind, (click.IntRange, click.FloatRange)) else kind.name.upper()
 
 
-class _Number(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
-    """The message of `Whole` and `Finite` for any other value: ``--units 0: give a whole number from 1 to 65536``."""
+class Whole(click.IntRange):
+    """A whole number within a range whose ends are included."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; fail if it is not one, or out of range."""
+        with suppress(click.BadParameter):
+            return super().convert(value, param, ctx)
+        ends = f"of at least {self.min}" if self.max is None else f"from {self.min} to {self.max}"
+        raise _number_error(value, param, f"a whole number {ends}")
+
+
+class Finite(click.FloatRange):
+    """A finite number within a range of two ends, which are both included, or both excluded."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number; fail if it is not one, not finite, or out of range."""
         with suppress(click.BadParameter):
-            number = super().convert(value, param, ctx)
-            if not isinstance(number, float) or isfinite(number):
+            if isfinite(number := super().convert(value, param, ctx)):
                 return number
-        assert param is not None
-        text = str(value)
-        given = text if text.strip() and text.isprintable() else repr(text)
-        raise click.UsageError(f"{max(param.opts, key=len)} {given}: give {self._wanted()}", ctx)
-
-    def _wanted(self) -> str:
-        raise NotImplementedError
-
-
-class Whole(_Number, click.IntRange):
-    """A whole number within a range whose ends are included."""
-
-    def _wanted(self) -> str:
-        return "a whole number " + (f"of at least {self.min}" if self.max is None else f"from {self.min} to {self.max}")
-
-
-class Finite(_Number, click.FloatRange):
-    """A finite number within a range of two ends, which are both included, or both excluded."""
-
-    def _wanted(self) -> str:
         low, high = (f"{end:.12g}" for end in (self.min, self.max) if end is not None)
-        return f"a number above {low} and below {high}" if self.min_open else f"a number from {low} to {high}"
+        ends = f"above {low} and below {high}" if self.min_open else f"from {low} to {high}"
+        raise _number_error(value, param, f"a number {ends}")
+
+
+def _number_error(value: Any, param: click.Parameter | None, wanted: str) -> click.UsageError:
+    """Return the error for an option's value, such as ``--units 0: give a whole number from 1 to 65536``."""
+    assert param is not None
+    text = str(value)
+    given = text if text.strip() and text.isprintable() else repr(text)
+    return click.UsageError(f"{max(param.opts, key=len)} {given}: give {wanted}")
 
 
 class Texts(click.Path):

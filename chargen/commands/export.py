@@ -26,15 +26,17 @@ class ExportCommand(Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the formats, then the examples."""
+        longest = max(map(len, FORMATS))
         with formatter.section("Formats, with their values of --quantize, the default first"):
             formatter.write_dl(
                 [
                     (
-                        f"{name}  {', '.join(form.quantizations)}",
+                        f"{name:{longest}}  {', '.join(form.quantizations)}",
                         f"runs on {form.runs_on}" + needed(form),
                     )
                     for name, form in FORMATS.items()
-                ]
+                ],
+                col_max=32,
             )
         super().format_epilog(ctx, formatter)
 

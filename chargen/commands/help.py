@@ -35,7 +35,7 @@ LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 def show_help(ctx: click.Context, words: tuple[str, ...]) -> None:
     """Show a page of the manual, on a terminal with a pager; without TOPIC, list the topics.
 
-    With the name of a command that is no topic, show the help of that command.
+    If TOPIC is the name of a command and not of a page, show the command's help.
     """
     topic = " ".join(words)
     if not words:

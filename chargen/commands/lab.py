@@ -58,13 +58,14 @@ TITLE_WIDTH = 12  # least width of a title that is wrapped, in columns
     type=Whole(0, 2**31 - 1),
     default=0,
     show_default=True,
-    help="Same number, same run.",
+    help="Seed of the random generators.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write the results as a JSON list.")
 def lab(name: str | None, output: Path | None, as_json: bool, **values: Any) -> None:
     """Answer a question about stateful LSTMs by an experiment of a minute or two.
 
-    The conclusions are computed from its numbers. The exit code is 1 if one of them is not as expected.
+    Without LESSON, list the lessons and their questions. The conclusions are computed from the numbers of the
+    experiment. The exit code is 1 if one of them is not as expected.
     """
     if name is None:
         longest = max(map(len, LESSONS))

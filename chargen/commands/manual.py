@@ -20,5 +20,9 @@ def page(topic: str) -> str:
 
 
 def topic_of(command: str) -> str | None:
-    """Return the topic whose page lists the options of a command, such as ``bench train``; None if there is none."""
-    return next((topic for topic in TOPICS if command in OPTIONS.findall(page(topic))), None)
+    """Return the topic whose page lists the options of a command, or of the commands of a group; None if there is none.
+
+    ``command`` is, for example, ``bench train`` or ``bench``; "" is the program itself, which has no topic.
+    """
+    listed = re.compile(rf"{re.escape(command)}( .+)?")
+    return next((t for t in TOPICS if command and any(map(listed.fullmatch, OPTIONS.findall(page(t))))), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -10,8 +11,9 @@ from typing import ClassVar
 from markdown_it.token import Token
 from rich.box import Box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement, TableElement
+from rich.markdown import CodeBlock, Heading, ListItem, Markdown, MarkdownElement, TableElement
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
@@ -19,9 +21,20 @@ from rich.theme import Theme
 from chargen.commands.manual import PAGE_WIDTH, TOPICS
 from chargen.terminal import is_terminal, width
 
-UNDERLINES = {"h1": "=", "h2": "-"}  # below a heading, which has to stand out without styles too
+UNDERLINES = {"h1": "=", "h2": "-", "h3": "~"}  # below a heading, which has to stand out without styles too
 RULE = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)  # a line below a table's head
-STYLES = {"h1": "bold", "h2": "bold", "h3": "bold", "code": "bold cyan", "code_block": "cyan"}
+STYLES = {
+    "h1": "bold",
+    "h2": "bold",
+    "h3": "bold",
+    "code": "magenta",
+    "code_block": "magenta",
+    "item.number": "none",
+    "table.header": "bold",
+    "table.border": "none",
+}  # legible on white and on black
+SHORT_CODE = 30  # characters; code of this length or less is not broken at the end of a line
+UNBROKEN_SPACE = "\ue000"  # a space in such code or before %, until all lines are made
 
 
 def rendered(markdown: str) -> str:
@@ -32,7 +45,8 @@ def rendered(markdown: str) -> str:
     console = Console(file=sys.stdout, width=columns, force_terminal=terminal, theme=theme, highlight=False)
     with console.capture() as captured:
         console.print(Page(markdown, hyperlinks=False))
-    return "\n".join(line.rstrip() for line in captured.get().strip("\n").split("\n"))
+    lines = captured.get().replace(UNBROKEN_SPACE, " ").strip("\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 class PlainHeading(Heading):
@@ -61,6 +75,19 @@ class IndentedCode(CodeBlock):
             yield Padding(code, (0, 0, 0, max(0, min(2, options.max_width - longest))))  # rather than break a line
 
 
+class NumberedItem(ListItem):
+    """An item of a list; a number has a point."""
+
+    def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
+        """Yield the lines."""
+        mark = f" {number:{len(str(last_number))}}. "
+        lines = console.render_lines(self.elements, options.update(width=options.max_width - len(mark)))
+        for index, line in enumerate(lines):
+            yield Segment(" " * len(mark) if index else mark)
+            yield from line
+            yield Segment.line()
+
+
 class RuledTable(TableElement):
     """A table with one rule, below its head."""
 
@@ -85,6 +112,7 @@ class Page(Markdown):
         **Markdown.elements,
         "heading_open": PlainHeading,
         "fence": IndentedCode,
+        "list_item_open": NumberedItem,
         "table_open": RuledTable,
         "html_block": Html,
     }
@@ -94,6 +122,9 @@ class Page(Markdown):
         for token in self.parsed:
             if token.children:
                 token.children = list(_linked(token.children))
+                for child in token.children:
+                    space = " " if child.type == "code_inline" and len(child.content) <= SHORT_CODE else " (?=%)"
+                    child.content = re.sub(space, UNBROKEN_SPACE, child.content)
 
 
 def _linked(tokens: Sequence[Token]) -> Iterator[Token]:

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from chargen.network.model import CharLM
     from chargen.text.vocabulary import Vocabulary
     from chargen.training.jobs import Job
-    from chargen.training.loop import Planned, Record, Recovery, Validation
+    from chargen.training.loop import Record, Recovery, Validation
+    from chargen.training.schedule import Planned, Replanned
 
 PREVIEW_CHARACTERS = 96  # written at each validation, or more where the terminal is wider
-TITLES = """\
+TITLES = """
                           bits per character
     step   epoch    time  training  validation      rate  characters/s"""
 
@@ -31,7 +32,7 @@ class Screen:
         stop = job.run.config.stop
         self._bar = tqdm(
             total=None if stop is None else stop * self._window,
-            bar_format="{desc}|{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
+            bar_format="{desc} |{bar}| {percentage:3.0f}% {rate_noinv_fmt} {remaining} left",
             unit=" characters",
             unit_scale=True,
             disable=None,  # where standard error is not a terminal
@@ -46,13 +47,17 @@ class Screen:
 
     def show(self, record: Record) -> None:
         """Show a record of the training."""
-        from chargen.training.loop import Planned, Step, Validation
+        from chargen.training.loop import Step, Validation
+        from chargen.training.schedule import Planned, Replanned
 
         if isinstance(record, Step):
             self._advance(record.step, f"epoch {record.epoch:.2f}  {record.bpc:.3f} bpc")
         elif isinstance(record, Planned):
             self._bar.total = record.stop * self._window
             self._write(fitted(planned_line(record, self._job.run.config.train), sys.stdout, indent=10))
+        elif isinstance(record, Replanned):
+            self._bar.total = record.stop * self._window
+            self._write(fitted(replanned_line(record), sys.stdout))
         elif isinstance(record, Validation):
             if not self._titled:
                 self._write(TITLES)
@@ -82,7 +87,7 @@ def dropout_line(training: TrainConfig) -> str:
     rates = {"dropout": training.dropout, "weight drop": training.weight_drop}
     known = [f"{name} {rate:g}" for name, rate in rates.items() if rate is not None]
     later = " and ".join(name for name, rate in rates.items() if rate is None)
-    return ", ".join([*known, f"{later} when the speed is known"] if later else known)
+    return ", ".join([*known, f"{later} follow once the speed is known"] if later else known)
 
 
 def planned_line(planned: Planned, training: TrainConfig) -> str:
@@ -91,6 +96,12 @@ def planned_line(planned: Planned, training: TrainConfig) -> str:
         f"time      {planned.characters_per_second:,.0f} characters a second: {planned.stop:,} steps, "
         f"{planned.epochs:.1f} epochs; {dropout_line(training)}"
     )
+
+
+def replanned_line(replanned: Replanned) -> str:
+    """Return, in a line, how long the training will be now that its speed has changed."""
+    pace = "slower" if replanned.stop < replanned.before else "faster"
+    return f"training is {pace} than planned: {replanned.stop:,} steps instead of {replanned.before:,}"
 
 
 def recovery_line(recovery: Recovery) -> str:

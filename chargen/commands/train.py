@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from shlex import quote
@@ -15,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from chargen import ChargenError, process
-from chargen.config import Execution, ModelConfig, TrainConfig, resumable
+from chargen.config import BASE, SCRATCH, Execution, ModelConfig, TrainConfig, resumable
 
 if TYPE_CHECKING:
     from chargen.network.model import CharLM
@@ -31,6 +32,17 @@ OLD_TEXT_CHARACTERS = 100_000  # of the parent's text, on which this run is comp
 LENGTHS = {"minutes", "epochs", "steps"}  # options that say how long a run is
 MOST_NOTES = 10  # about the text that are shown
 SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked for
+
+
+class Origin(click.Path):
+    """What a run begins from: an existing run or model file, or one of two names, which stand before files."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name or the path; fail if nothing is there."""
+        return value if value in (BASE, SCRATCH) else super().convert(value, param, ctx)
 
 
 @click.command(
@@ -50,9 +62,9 @@ SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked
     chargen train book.txt --epochs 20
     chargen train letters/ diary.txt --layers 2 --units 512
     chargen train 'library/**/*.txt.gz' --minutes 600
-    chargen train letters/ --from runs/book      go on from another model
+    chargen train letters/ --from runs/book      begin with another model
     cat *.txt | chargen train -
-    chargen train --resume                       go on with the newest run
+    chargen train --resume                       continue the newest run
     chargen train --resume runs/book --epochs 5  train a finished run further
     """,
 )
@@ -68,15 +80,16 @@ SEED_CHARACTERS = 1_000_000  # of the text, in which a seed to suggest is looked
 @click.option(
     "--from",
     "parent",
-    type=click.Path(exists=True, path_type=Path),
-    help="A run or model file to start from; its vocabulary is extended by new characters.",
+    type=Origin(),
+    metavar=f"{BASE}|{SCRATCH}|PATH",
+    help="What the weights begin from. [default: english where it helps]",
 )
 @click.option(
     "--resume",
     is_flag=False,
     flag_value="",
     metavar="[RUN]",
-    help="Continue a stopped run, bit for bit; without RUN, the newest.",
+    help="Continue a run bit for bit; without RUN, the newest.",
 )
 @click.pass_context
 def train(
@@ -84,7 +97,7 @@ def train(
     /,
     files: tuple[str, ...],
     run: Path | None,
-    parent: Path | None,
+    parent: str | None,
     resume: str | None,
     **values: Any,
 ) -> None:
@@ -94,11 +107,11 @@ def train(
     that ships with chargen. The result is a run: a folder with the best model, a checkpoint, the configuration and the
     metrics. Ctrl-C stops after the current step; --resume continues from there.
 
-    An option marked [chosen] suits the text, the time and the machine unless you give it.
+    chargen chooses the options marked [chosen] to suit the text, the time and the machine, unless you give them.
     """
     began = time.monotonic()
     explicit = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
-    refuse_together(explicit)
+    refuse_together(explicit, parent)
     chief, replicas = machines(values["distribute"])
     # Only the chief's machine has the run.
     request = request_of(explicit, files, parent, resume if chief else None, values)
@@ -111,6 +124,8 @@ def train(
 
         if nothing_left(Run(request.resume)):  # without its text, which may be gone
             return
+    if find_spec("tensorflow") is None:  # said before the text is read, which may take minutes
+        raise ModuleNotFoundError(name="tensorflow")
     decision = decide(request, replicas) if chief else None  # the chief decides, and other workers get its run
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
@@ -127,35 +142,38 @@ def train(
         if resume is None and chief:
             stack.enter_context(job.run.lock())
         stack.enter_context(distribute.together(path))
-        show_plan(job, path, reason, decision.reason if decision else "")
+        show_plan(job, path, reason, decision.reasons if decision else {})
         finished = show_training(job, model, stop, began)
     conclude(job, path, finished=finished, chief=chief)
     if stop.signal:
         ctx.exit(128 + stop.signal)
 
 
-def refuse_together(explicit: set[str]) -> None:
+def refuse_together(explicit: set[str], origin: str | None) -> None:
     """Refuse options that exclude each other."""
     if len(lengths := explicit & LENGTHS) > 1:
         raise click.UsageError(f"{option_names(lengths)} exclude each other: give one of them")
     if "resume" in explicit and (refused := explicit - {"resume", "files"} - resumable()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --resume: the run keeps its own")
-    if "parent" in explicit and (refused := explicit & ModelConfig.types().keys()):
+    if "parent" in explicit and origin != SCRATCH and (refused := explicit & ModelConfig.types().keys()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --from: the model keeps its own")
 
 
 def request_of(
-    explicit: set[str], files: tuple[str, ...], parent: Path | None, resume: str | None, values: dict[str, Any]
+    explicit: set[str], files: tuple[str, ...], origin: str | None, resume: str | None, values: dict[str, Any]
 ) -> Request:
     """Return what the command line asks for."""
     from chargen.store.run import newest
+    from chargen.training.base import base_path
     from chargen.training.plan import Request
 
     if values["cache"] is not None:
         values["cache"] = os.path.abspath(values["cache"])  # noqa: PTH100  # resolve() would follow links
     old = None if resume is None else Path(resume) if resume else newest()
     model = {name: values[name] for name in ModelConfig.types() if values[name] is not None}
-    return Request(model, configured(TrainConfig, values), explicit, files, parent, old)
+    parent = None if origin in (None, SCRATCH) else base_path() if origin == BASE else Path(origin)
+    base = base_path() if origin is None and not explicit & ModelConfig.types().keys() else None
+    return Request(model, configured(TrainConfig, values), explicit, files, parent, base, old)
 
 
 def machines(distribute: str) -> tuple[bool, int]:
@@ -236,7 +254,7 @@ def reading() -> Iterator[Advance]:
         yield bar.update
 
 
-def show_plan(job: Job, path: Path, reason: str, why: str) -> None:
+def show_plan(job: Job, path: Path, reason: str, reasons: Mapping[str, str]) -> None:
     """Say what was read, what was chosen and why, and what will be done."""
     corpus, streams, config = job.corpus, job.streams, job.run.config
     model, training, execution = config.model, config.train, config.execution
@@ -246,11 +264,12 @@ def show_plan(job: Job, path: Path, reason: str, why: str) -> None:
         say(f"... {len(corpus.notes):,} notes in all")
     length = f"{training.minutes} minutes" if config.stop is None else f"{config.stop - config.start:,} steps"
     documents = f" in {len(corpus.starts):,} documents" if len(corpus.starts) > 1 else ""
+    known = "" if config.known is None else " with those of the model"
     lines = {
-        "text": f"{corpus.name}: {len(corpus.ids):,} characters{documents}, {len(corpus.vocabulary)} distinct; "
+        "text": f"{corpus.name}: {len(corpus.ids):,} characters{documents}, {len(corpus.vocabulary)} distinct{known}; "
         f"the last {len(job.validation.ids):,} are for validation",
         "model": model_line(model, corpus),
-        "sizes": why,
+        **reasons,
         "training": f"{training.batch_size} streams x {training.seq_length} characters, {streams.windows:,} steps an "
         f"epoch, {length}; the last {streams.dropped:,} characters are not read",
         "recipe": f"learning rate {training.learning_rate:g}, {dropout_line(training)}",
@@ -292,9 +311,12 @@ def conclude(job: Job, path: Path, *, finished: bool, chief: bool) -> None:
     if not finished:
         say(f"stopped; go on with: chargen train --resume {quote(str(path))}", indent=None)
         return
-    if chief and job.run.config.parent is not None:
-        say(old_text(Path(job.run.config.parent), path), indent=10)
+    from chargen.training.base import base_path
     from chargen.writing.generate import seed_of
+
+    parent = job.run.config.parent
+    if chief and parent not in (None, str(base_path())):  # the base model's texts are not at hand
+        say(old_text(Path(parent), path), indent=10)
 
     seed = seed_of(job.corpus.vocabulary.decode(job.training.ids[:SEED_CHARACTERS]))
     suggested = f" --seed {quote(seed)}" if seed else ""

@@ -23,9 +23,11 @@ import keras, numpy as np
 
 with zipfile.ZipFile("$name") as archive:
     characters = json.loads(archive.read("chargen.json"))["vocabulary"]
-model = keras.saving.load_model("$name")  # its LSTM layers keep their state until reset_state() is called
+# The LSTM layers keep their state until reset_state() is called.
+model = keras.saving.load_model("$name")
 text = $seed
-logits = model(np.array([[characters.index(character) for character in text]]))
+ids = [[characters.index(character) for character in text]]
+logits = model(np.array(ids))
 for _ in range(100):
     text += characters[int(np.argmax(logits[0, -1]))]
     logits = model(np.array([[characters.index(text[-1])]]))

@@ -22,12 +22,16 @@ import json, zipfile
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-characters = json.loads(zipfile.ZipFile("$name").read("chargen.json"))["vocabulary"]
+with zipfile.ZipFile("$name") as archive:
+    characters = json.loads(archive.read("chargen.json"))["vocabulary"]
 step = Interpreter("$name").get_signature_runner("step")
-state = {name: np.zeros(i["shape"], np.float32) for name, i in step.get_input_details().items() if name != "ids"}
+shapes = {name: i["shape"] for name, i in step.get_input_details().items()}
+del shapes["ids"]
+state = {name: np.zeros(shapes[name], np.float32) for name in shapes}
 text = $seed
 for at in range(len(text) + 99):
-    state = step(ids=np.array([[characters.index(text[at])]], np.int32), **state)
+    ids = np.array([[characters.index(text[at])]], np.int32)
+    state = step(ids=ids, **state)
     logits = state.pop("logits")
     if at >= len(text) - 1:
         text += characters[logits[0, 0].argmax()]

@@ -23,14 +23,17 @@ import json
 import numpy as np, onnxruntime
 
 session = onnxruntime.InferenceSession("$name")
-characters = json.loads(session.get_modelmeta().custom_metadata_map["chargen"])["vocabulary"]
-state = {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs() if i.name != "ids"}
-text = ids = $seed
+metadata = session.get_modelmeta().custom_metadata_map["chargen"]
+characters = json.loads(metadata)["vocabulary"]
+shapes = {i.name: i.shape for i in session.get_inputs() if i.name != "ids"}
+state = {name: np.zeros(shapes[name], np.float32) for name in shapes}
+text = unread = $seed
 for _ in range(100):
-    logits, *after = session.run(None, {"ids": [[characters.index(character) for character in ids]], **state})
+    ids = [[characters.index(character) for character in unread]]
+    logits, *after = session.run(None, {"ids": ids, **state})
     state = dict(zip(state, after))
-    ids = characters[logits[0, -1].argmax()]
-    text += ids
+    unread = characters[logits[0, -1].argmax()]
+    text += unread
 print(text)
 """
 

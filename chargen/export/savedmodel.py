@@ -18,14 +18,13 @@ from chargen.store.modelfile import LayerState
 METADATA_NAME = "chargen.json"
 
 NOTE = """
-import json
-from pathlib import Path
-import tensorflow as tf
+import json, tensorflow as tf
 
-characters = json.loads(Path("$name/chargen.json").read_text())["vocabulary"]
+characters = json.load(open("$name/chargen.json"))["vocabulary"]
 model = tf.saved_model.load("$name")
 step, generate = model.signatures["step"], model.signatures["generate"]
-state = {name: tf.zeros(spec.shape) for name, spec in step.structured_input_signature[1].items() if name != "ids"}
+inputs = step.structured_input_signature[1].items()
+state = {name: tf.zeros(i.shape) for name, i in inputs if name != "ids"}
 text = $seed
 for at in range(len(text) + 99):
     state = step(ids=tf.constant([[characters.index(text[at])]]), **state)
@@ -34,9 +33,10 @@ for at in range(len(text) + 99):
         text += characters[int(tf.argmax(logits[0, 0]))]
 print(text)
 
-ids = tf.constant([[characters.index(character) for character in $seed]])
-options = {"length": tf.constant(100), "temperature": tf.constant(0.7), "random_seed": tf.constant(1)}
-print("".join(characters[id] for id in generate(ids=ids, **options)["ids"][0]))
+ids = [[characters.index(character) for character in $seed]]
+inputs = {"ids": ids, "length": 100, "temperature": 0.7, "random_seed": 1}
+inputs = {name: tf.constant(inputs[name]) for name in inputs}
+print("".join(characters[id] for id in generate(**inputs)["ids"][0]))
 """
 
 

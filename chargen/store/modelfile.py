@@ -2,8 +2,8 @@
 
 The file has the layout of `files.arrays`. Its header adds ``vocabulary``, ``unknown`` (the character that stands for
 rare ones, if there is one), ``model`` (the ModelConfig), ``summary``, and in a model file ``words`` (those of the
-text, as `text.words.packed` writes them). The weights are float32, in Keras's shapes
-and gate order (i, f, g, o)::
+text, as `text.words.packed` writes them). The weights are float32, or float16 in a file that `chargen export --format
+chargen` wrote, in Keras's shapes and gate order (i, f, g, o)::
 
     embedding               (V, E)
     lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1; layer 0 reads the embedding
@@ -92,6 +92,7 @@ class Progress:
     characters: Count = 0  # that ``nats`` is summed over
     clock: Amount = 0.0  # seconds since the last validation
     seconds: Amount = 0.0  # since the run began, without the time between a stop and its resumption
+    used: Amount = 0.0  # seconds since the schedule began, as ``seconds``, but with each start-up and all previews
     best: Amount | None = None  # nats per character of the best validation
     worse: Count = 0  # validations since the best
     factor: Annotated[float, Meta(gt=0, le=1)] = 1.0  # of the learning rate: halved by each recovery
@@ -103,9 +104,9 @@ class Progress:
         """Return the progress that a checkpoint records."""
         return converted(checkpoint.summary["progress"], cls)
 
-    def elapsed(self, seconds: float) -> Self:
-        """Return the progress after so many seconds more."""
-        return replace(self, clock=self.clock + seconds, seconds=self.seconds + seconds)
+    def elapsed(self, seconds: float, used: float) -> Self:
+        """Return the progress after so many seconds more, ``used`` seconds after the schedule began."""
+        return replace(self, clock=self.clock + seconds, seconds=self.seconds + seconds, used=used)
 
     def stepped(self) -> Self:
         """Return the progress after one more step."""
@@ -129,7 +130,7 @@ class Progress:
 
     def reopened(self) -> Self:
         """Return the progress of a finished run that gets a new schedule."""
-        return replace(self, finished=False, worse=0)
+        return replace(self, finished=False, worse=0, used=0.0)
 
 
 class Summary(TypedDict, total=False):
@@ -157,6 +158,7 @@ class ModelHeader(Header):
     words: str | None = None
 
     KIND: ClassVar[str] = "model"
+    DTYPES: ClassVar[tuple[str, ...]] = ("F32", "F16")
 
     def check(self, shapes: Shapes) -> None:
         """Raise DamagedError unless the arrays are those of the model that the header describes."""
@@ -178,6 +180,7 @@ class CheckpointHeader(ModelHeader):
     """The header of a checkpoint."""
 
     KIND: ClassVar[str] = "checkpoint"
+    DTYPES: ClassVar[tuple[str, ...]] = ("F32",)
 
     def check_further(self, shapes: Shapes) -> None:
         """Raise DamagedError unless the arrays beside the weights are all that a checkpoint has, or none."""
@@ -225,14 +228,15 @@ class ModelFile:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a model file or a checkpoint as it is; ``Checkpoint.read`` reads only checkpoints.
+        """Read a model file or a checkpoint, its weights as float32; ``Checkpoint.read`` reads only checkpoints.
 
         Raises ChargenError if the file is missing, cut short, damaged, of another format or of another kind.
         """
         header, arrays = read_arrays(path, cls.HEADER, CheckpointHeader, advice=ADVICE)
         with errors_of(path, ADVICE):
             vocabulary = Vocabulary(header.vocabulary, header.unknown)
-        weights = {name: arrays.pop(name) for name in weight_shapes(len(vocabulary), header.model)}
+        names = weight_shapes(len(vocabulary), header.model)
+        weights = {name: arrays.pop(name).astype(np.float32, copy=False) for name in names}
         return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays, header.words)
 
     def for_inference(self) -> ModelFile:

@@ -12,84 +12,26 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Self, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
 from chargen import ChargenError
-from chargen.config import Execution, ModelConfig, TrainConfig
 from chargen.files import disk
-from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, errors_of, parsed, read_regular, shown
+from chargen.files.reading import Amount, Count, DamagedError, converted, errors_of, parsed, read_regular
 from chargen.store.modelfile import Checkpoint, ModelFile, extend_vocabulary
 from chargen.store.modelfile import Progress as Progress
+from chargen.store.runconfig import RunConfig as RunConfig
 from chargen.text.corpus import Advance, Corpus, cache_folder, opened, read
 from chargen.text.documents import STANDARD_INPUT, expanded
-from chargen.text.vocabulary import Vocabulary
 
-FORMAT = 1  # of config.json
 RUNS = Path("runs")
 CONFIG, MODEL, CHECKPOINT = "config.json", "model.safetensors", "checkpoint.safetensors"
 METRICS, CORPUS = "metrics.jsonl", "corpus"
 MEND = "correct it, or restore the file"
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """The contents of ``config.json``: everything that decides the result of the run, its text included."""
-
-    model: ModelConfig
-    train: TrainConfig
-    execution: Execution
-    start: Count  # the step where the learning rate's schedule begins
-    stop: Count | None  # the step where it ends, and training with it; None until the machine's speed is known
-    files: tuple[str, ...]  # absolute paths of the corpus; none for the bundled book
-    name: str
-    characters: Count
-    sha256: Sha256
-    parent: str | None = None  # absolute path of the model that the run started from
-    known: Vocabulary | None = None  # the vocabulary of that model, which this run's contains
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        known = None if self.known is None else [self.known.characters, self.known.unknown]
-        return {"format": FORMAT, **asdict(replace(self, known=None)), "known": known}
-
-    @classmethod
-    def from_json(cls, values: Any) -> Self:
-        """Return the configuration that `to_json` wrote. Raises DamagedError that names the field for anything else.
-
-        A missing field is refused, because its default may differ from the run's value, and an unknown one, because it
-        was meant to have an effect.
-        """
-        if (found := converted(values, _Formatted)["format"]) != FORMAT:
-            raise DamagedError(f"format: it is {found}, and this chargen reads {FORMAT}")
-        config = converted(values, cls, _vocabulary)
-        found_names, wanted = _names(values), _names(config.to_json())
-        for name in sorted(found_names ^ wanted):
-            raise DamagedError(f"{name}: it is missing" if name in wanted else f"{shown(name)}: there is no such field")
-        for reason in config._faults():
-            raise DamagedError(reason)
-        return config
-
-    def _faults(self) -> Iterator[str]:
-        """Yield what is wrong in the configuration although each field by itself is valid."""
-        train = self.train
-        if [train.minutes, train.epochs, train.steps].count(None) != 2:
-            yield "train: exactly one of minutes, epochs and steps must be given"
-        if self.stop is None and train.minutes is None:
-            yield "stop: it is null, but no minutes are given"
-        for name in ("learning_rate", *([] if self.stop is None else ["dropout", "weight_drop"])):
-            if getattr(train, name) is None:
-                yield f"train.{name}: it is null"
-        if self.stop is not None and self.stop < self.start:
-            yield "stop: it is before the start"
-        if not _is_encoding(train.encoding):
-            yield "train.encoding: it is not a text encoding"
-        if any("\0" in path for path in (*self.files, train.cache or "", self.parent or "")):
-            yield "a path contains a NUL character"
 
 
 class Record(TypedDict):
@@ -104,30 +46,6 @@ class Record(TypedDict):
     temperature: Amount
     learning_rate: Amount
     characters_per_second: Count
-
-
-class _Formatted(TypedDict):
-    format: Annotated[int, Meta(ge=0, le=2**31)]
-
-
-def _vocabulary(_: type, known: Any) -> Vocabulary:
-    try:
-        return Vocabulary(*converted(known, tuple[str, str | None]))
-    except DamagedError as error:
-        raise DamagedError(f"known: {error}") from None
-
-
-def _names(values: dict[str, Any]) -> set[str]:
-    """Return the names of an object's fields, and of its objects' fields as ``object.field``."""
-    inner = (f"{part}.{name}" for part, value in values.items() if isinstance(value, dict) for name in value)
-    return {*values, *inner}
-
-
-def _is_encoding(name: str) -> bool:
-    try:
-        return bool("text".encode(name))
-    except (LookupError, ValueError):
-        return False
 
 
 class Run:
@@ -173,11 +91,10 @@ class Run:
                 stack.enter_context(disk.made(target.parent))
             run = cls.create(path, config, corpus, parent)
             stack.enter_context(run.lock())
-            try:
+            with ExitStack() as undoing:
+                undoing.callback(run._discard, folder=not filled)
                 yield run
-            except BaseException:
-                run._discard(folder=not filled)
-                raise
+                undoing.pop_all()
 
     def _discard(self, *, folder: bool) -> None:
         """Remove the run's files, and its ``folder`` too."""
@@ -273,6 +190,8 @@ class Run:
                 raise DamagedError(f"train.batch_size: the checkpoint has {rows:,} streams")
             if not config.start <= step <= (step if config.stop is None else config.stop):
                 raise DamagedError(f"start, stop: the checkpoint is at step {step:,}, which is not between them")
+            if config.knot is not None and step < config.knot.step:
+                raise DamagedError(f"knot.step: the checkpoint is at step {step:,}, which is before it")
         return checkpoint
 
     def finished(self, progress: Progress) -> bool:

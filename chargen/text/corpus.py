@@ -124,10 +124,13 @@ class Corpus:
         )
 
 
+Known = Callable[[Corpus], Vocabulary | None]
+
+
 def read(
     paths: Sequence[str],
     settings: TrainConfig | None = None,
-    known: Vocabulary | None = None,
+    known: Vocabulary | Known | None = None,
     cache: Path | None = None,
     advance: Advance = lambda characters: None,
 ) -> Corpus:
@@ -135,36 +138,51 @@ def read(
 
     ``settings`` decide the encoding, normalisation, joining, boilerplate and rare characters. A text that does not end
     with a line feed gets one if another text follows. The vocabulary has every character that occurs, and those of
-    ``known``. Only a block of text is in memory at a time. The ids are mapped from a folder in ``cache``, where the
-    next reading finds them, or are an array if there is no cache. ``advance`` is called with the number of characters
-    in each block.
+    ``known``; a function is called with the corpus in its own vocabulary, and returns what is known. Only a block of
+    text is in memory at a time. The ids are mapped from a folder in ``cache``, where the next reading finds them, or
+    are an array if there is no cache. ``advance`` is called with the number of characters in each block.
 
     Raises ChargenError for a file that is missing, empty, unreadable, binary or not in the encoding, and if the cache
     cannot be written.
     """
-    options, name, notes = settings or TrainConfig(), _name(paths), list[str]()
+    options, name = settings or TrainConfig(), _name(paths)
     files = tuple(p if p == STANDARD_INPUT else str(Path(p).resolve()) for p in paths)
     with sources(paths) as found, _storage_errors(cache or Path(tempfile.gettempdir())):
 
-        def build(work: Path) -> None:
-            _build(work, found, options, known, advance)
+        def in_vocabulary_of(vocabulary: Vocabulary | None) -> Corpus:
+            def build(work: Path) -> None:
+                _build(work, found, options, vocabulary, advance)
 
-        if cache is None:
-            with temporary() as work:
-                build(work)
-                return opened(work, files, name, mapped=False)
-        stamps = [source.stamp() for source in found]
-        folder = cache / _key(found, options, known)
-        sweep(cache)
-        if (corpus := _kept(folder, files, name)) is not None:
-            return corpus
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_suffix(".lock")
-        lock.touch()
-        with locked(lock, wait=True):  # another process may be building the same corpus, which then serves here too
-            if _kept(folder, files, name) is None:
-                notes = _make(folder, found, stamps, build)
-    corpus = opened(folder, files, name, mapped=True)
+            if cache is None:
+                with temporary() as work:
+                    build(work)
+                    return opened(work, files, name, mapped=False)
+            folder = cache / _key(found, options, vocabulary)
+            return _cached(folder, found, build, lambda: opened(folder, files, name, mapped=True))
+
+        if not callable(known):
+            return in_vocabulary_of(known)
+        corpus = in_vocabulary_of(None)
+        chosen = known(corpus)
+        return corpus if chosen is None else in_vocabulary_of(chosen)
+
+
+def _cached(
+    folder: Path, found: Sequence[Source], build: Callable[[Path], None], reopened: Callable[[], Corpus]
+) -> Corpus:
+    """Return the corpus in a folder of the cache, which ``reopened`` opens. It is built if it is missing or damaged."""
+    cache, stamps = folder.parent, [source.stamp() for source in found]
+    sweep(cache)
+    with suppress(ChargenError):
+        return reopened()
+    cache.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_suffix(".lock")
+    lock.touch()
+    with locked(lock, wait=True):  # another process may be building the same corpus, which then serves here too
+        with suppress(ChargenError):
+            return reopened()
+        notes = _make(folder, found, stamps, build)
+    corpus = reopened()
     return replace(corpus, notes=(*corpus.notes, *notes))
 
 
@@ -201,13 +219,6 @@ def _storage_errors(folder: Path) -> Iterator[None]:
             f"the text can't be kept in {folder}: {error.strerror or error}; make room, or name another folder with "
             "--cache"
         ) from None
-
-
-def _kept(folder: Path, files: tuple[str, ...], name: str) -> Corpus | None:
-    """Return the corpus in ``folder``; None if it is missing or damaged."""
-    with suppress(ChargenError):
-        return opened(folder, files, name, mapped=True)
-    return None
 
 
 def _remove(folder: Path) -> None:

@@ -5,11 +5,11 @@ The command, the tests, the benchmarks and the lessons all start a training here
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from chargen import ChargenError
 from chargen.config import Execution
@@ -18,7 +18,9 @@ from chargen.store.run import Run, RunConfig, find_model
 from chargen.text.corpus import Advance, Corpus, Part, cache_folder, read
 from chargen.text.documents import STANDARD_INPUT
 from chargen.text.streams import Streams
+from chargen.text.vocabulary import Vocabulary
 from chargen.training import plan
+from chargen.training.base import reading_bits
 from chargen.training.plan import Machine, Request
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Decision:
     config: RunConfig
     corpus: Corpus
     run: Run | None = None  # the run that goes on; a new one is still to be made
-    reason: str = ""  # why it has its sizes
+    reasons: Mapping[str, str] = field(default_factory=dict)  # lines about what was chosen, by their titles
     parent: ModelFile | None = None  # the model that a new run begins from
 
     @contextmanager
@@ -74,28 +76,50 @@ class Decision:
             yield run
 
 
+class _Parent(NamedTuple):
+    """A model that a new run begins from."""
+
+    path: Path
+    model: ModelFile
+
+    @classmethod
+    def at(cls, path: Path) -> _Parent:
+        """Read a run or a model file."""
+        found = find_model(path)
+        return cls(found, ModelFile.read(found).for_training())
+
+
 def new(request: Request, replicas: int, advance: Advance = lambda characters: None) -> Decision:
     """Decide how a new run is trained. ``advance`` is called with the number of characters just read.
 
     Raises ChargenError if a text or the parent cannot be read, or if the text is too short.
     """
-    parent = None if request.parent is None else find_model(request.parent)
-    old = None if parent is None else ModelFile.read(parent).for_training()
-    known = None if old is None else old.vocabulary
-    corpus = read(request.files, request.train, known, cache_folder(request.train), advance)
     machine = Machine(replicas * plan.training_speed(request.train), replicas)
-    if old is not None:
-        request = replace(request, model=old.config.to_json())
+    parent, begins = None if request.parent is None else _Parent.at(request.parent), ""
+
+    def chosen(corpus: Corpus) -> Vocabulary | None:
+        nonlocal parent, begins
+        assert request.base is not None
+        base = _Parent.at(request.base)
+        helps, begins = plan.base_helps(reading_bits(base.model, corpus), request, corpus, machine.speed)
+        parent = base if helps else None
+        return base.model.vocabulary if helps else None
+
+    decides = parent is None and request.base is not None
+    known = chosen if decides else None if parent is None else parent.model.vocabulary
+    corpus = read(request.files, request.train, known, cache_folder(request.train), advance)
+    if parent is not None:
+        request = replace(request, parent=parent.path, model=parent.model.config.to_json())
     config = plan.plan(request, corpus, machine)
     if parent is not None:
-        config = replace(config, parent=str(parent.resolve()), known=known)
+        config = replace(config, known=parent.model.vocabulary)
     training, _ = corpus.split(config.train)
     try:
         Streams(training.ids, config.train.batch_size, config.train.seq_length)
     except ChargenError as error:
         raise ChargenError(f"{corpus.name}: {error}") from None
     reason = "" if "units" in request.model else plan.reason(config, corpus, machine.speed)
-    return Decision(config, corpus, reason=reason, parent=old)
+    return Decision(config, corpus, None, {"begins": begins, "sizes": reason}, parent.model if parent else None)
 
 
 def resume(request: Request, replicas: int, advance: Advance = lambda characters: None) -> Decision:

@@ -30,7 +30,18 @@ from chargen.training.evaluate import in_order, reading_time
 from chargen.training.jobs import Job
 from chargen.training.optimizer import Adam
 from chargen.training.plan import fixed
-from chargen.training.schedule import Seconds, Stopwatch, TextSizes, learning_rate, steps_in, validation_interval
+from chargen.training.schedule import (
+    Planned,
+    Replanned,
+    Seconds,
+    Stopwatch,
+    TextSizes,
+    changed,
+    fitting,
+    learning_rate,
+    replanned,
+    validation_interval,
+)
 from chargen.training.step import Controls, compile_step
 
 # Trained models are overconfident. The best model's logits are divided by the temperature, one of these, at which the
@@ -40,17 +51,6 @@ TEMPERATURES = tuple(1.04**k for k in range(-2, 12))
 FEW_TEMPERATURES, FEW_TEMPERATURES_VOCABULARY = TEMPERATURES[2:9:2], 2000
 CHECKPOINT_SECONDS = 60
 MOST_RECOVERIES = 3
-
-
-class Planned(NamedTuple):
-    """The speed is measured, and with it the number of steps that fit into the given minutes is fixed.
-
-    The run's configuration has them, and what follows from them.
-    """
-
-    stop: int
-    epochs: float
-    characters_per_second: float
 
 
 class Step(NamedTuple):
@@ -76,7 +76,7 @@ class Recovery(NamedTuple):
     factor: float  # of the learning rate
 
 
-Record = Planned | Step | Validation | Recovery
+Record = Planned | Replanned | Step | Validation | Recovery
 
 
 class Requests(NamedTuple):
@@ -88,7 +88,7 @@ class Requests(NamedTuple):
 
     stop: bool = False
     save: bool = False  # the last checkpoint is old
-    plan: bool = False  # the speed is known
+    plan: bool = False  # the speed is known, or has changed
 
 
 class Pending(NamedTuple):
@@ -130,17 +130,21 @@ class Session:
         self._state = to_replicas(model.zero_state(self._rows.stop - self._rows.start))
         # The outcome of an update is read one step late, so that the host never waits for the step that is running.
         self._pending: Pending | None = None
-        self._rate, self._lap = 0.0, time.monotonic()
+        self._rate, self._lap, self._stopwatch = 0.0, time.monotonic(), Stopwatch()
         self._saved = self._lap
         self.progress, checkpoint = Progress(), self.run.checkpoint()
         if checkpoint is not None:
             self._restore(checkpoint)
         self.nothing_left = checkpoint is not None and self.run.finished(self.progress)
 
-    def begin(self) -> None:
-        """Write the first checkpoint, remove metrics that are later than it, and start to read the text."""
+    def begin(self, began: float) -> None:
+        """Write the first checkpoint, remove metrics that are later than it, and start to read the text.
+
+        The time since ``began``, a `time.monotonic`, counts towards the run's minutes.
+        """
         if self.progress.finished:  # the schedule before this one
             self.progress = self.progress.reopened()
+        self._stopwatch.begin(began - self.progress.used)
         self._metrics = [record for record in self.run.metrics() if record["step"] <= self.progress.step]
         self.run.write_metrics(self._metrics)
         self.save()
@@ -150,22 +154,18 @@ class Session:
         """Stop reading the text."""
         self._windows.close()
 
-    @property
-    def unplanned(self) -> bool:
-        """Whether the number of steps is still to be fixed."""
-        return self.run.config.stop is None
-
-    def requests(self, *, stop: bool, measured: bool) -> Requests:
-        """Return what this worker requests; ``measured`` tells whether it knows the speed."""
+    def requests(self, *, stop: bool) -> Requests:
+        """Return what this worker requests. Only the chief's clock counts."""
         chief = self.worker.rank == 0
         old = time.monotonic() - self._saved > CHECKPOINT_SECONDS
-        return Requests(stop, chief and old, chief and self.unplanned and measured)
+        due = chief and self._stopwatch.is_due(self.run.config, self.progress.step, self._sizes)
+        return Requests(stop, chief and old, due)
 
     def dispatch(self, requests: Requests) -> Requests:
         """Start the next update; return the requests of the one before. Raises Diverged if that was not made."""
         config, step = self.run.config, self.progress.step
         assert config.train.learning_rate is not None
-        rate = learning_rate(step, config.start, config.stop, config.train.learning_rate)
+        rate = learning_rate(step, config.start, config.stop, config.train.learning_rate, config.knot)
         self._rate = self.progress.factor * rate
         counters = tf.constant(step, tf.int64), tf.constant(self._rate), tf.constant(requests, tf.float32)
         drops = tf.constant([config.train.dropout or 0, config.train.weight_drop or 0], tf.float32)
@@ -174,6 +174,7 @@ class Session:
         granted = self._settle()
         self.progress = self.progress.stepped()
         self._pending = Pending(self.progress.step, *result)
+        self._stopwatch.lap()
         return granted
 
     def _settle(self) -> Requests:
@@ -188,12 +189,13 @@ class Session:
 
     def _tick(self) -> None:
         """Add the time since the last call to the progress."""
-        passed, self._lap = time.monotonic() - self._lap, time.monotonic()
-        self.progress = self.progress.elapsed(passed)
+        before, self._lap = self._lap, time.monotonic()
+        self.progress = self.progress.elapsed(self._lap - before, self._stopwatch.used())
 
     def skip_time(self) -> None:
-        """Leave out the time that passed since the last validation: the caller has used it."""
+        """Leave out the time that the caller used since the last validation. It counts towards the minutes only."""
         self._lap = time.monotonic()
+        self._stopwatch.validated()
 
     def training_record(self) -> Step | None:
         """Return the record of the last step, if characters were counted since the last validation."""
@@ -293,21 +295,34 @@ class Session:
         model = ModelFile(weights, corpus.vocabulary, self.model.config, summary, {}, corpus.words)
         model.write(self.run.model_path)
 
-    def plan(self, step_seconds: float, end: float) -> Planned:
-        """Fix the number of steps that fit into the time until ``end``, a `time.monotonic`, at the measured speed."""
+    def plan(self) -> Planned | Replanned | None:
+        """Fix the number of steps that fit into the minutes at the measured speed, for the first time or again.
+
+        Return None if the present plan still fits. The checkpoint is written before the configuration. So no checkpoint
+        is older than the knot, and no learning rate before the knot is needed again. A collective.
+        """
         self._settle()
-        own = reading_time(self._evaluate, *self._job.validation)
-        slowest = float(all_reduce(own * np.eye(self.worker.workers)[self.worker.rank]).max())
+        config, step, streams = self.run.config, self.progress.step, self._job.streams
         before = time.monotonic()
         self.save()
-        each = Seconds(step_seconds, slowest + time.monotonic() - before)
-        done = self.progress.step - self.run.config.start
-        more = steps_in(end - time.monotonic(), each, self._sizes, done)
-        more, step_seconds = json.loads(broadcast(json.dumps([more, step_seconds]).encode()))
-        streams, stop = self._job.streams, self.progress.step + more
-        self.run.reconfigure(fixed(self.run.config, stop, streams.characters))
+        validation, saving = self._stopwatch.validation_seconds, time.monotonic() - before
+        if config.stop is None:  # nothing was validated yet
+            own = reading_time(self._evaluate, *self._job.validation)
+            slowest = float(all_reduce(own * np.eye(self.worker.workers)[self.worker.rank]).max())
+            validation = slowest + saving
+        seconds = self._stopwatch.left(config.train.minutes or 0), self._stopwatch.step_seconds, validation
+        left, *each = json.loads(broadcast(json.dumps(seconds).encode()))
+        self._stopwatch.restart(validation=each[1])
         self._lap = time.monotonic()
-        return Planned(stop, stop / streams.windows, self._window / step_seconds)
+        more = fitting(config, step, left, Seconds(*each), self._sizes)
+        stop = step + more
+        if config.stop is None:
+            self.run.reconfigure(fixed(config, stop, streams.characters))
+            return Planned(stop, stop / streams.windows, self._window / each[0])
+        if not changed(config, step, more):
+            return None
+        self.run.reconfigure(replanned(config, step, more))
+        return Replanned(stop, config.stop)
 
     def recover(self, failed: int) -> Recovery:
         """Go back to the last checkpoint, at half the learning rate. Raises ChargenError at the fourth time."""
@@ -322,6 +337,7 @@ class Session:
         self._windows = self._job.streams.read_ahead(self.progress.step, self._rows)
         self.progress = self.progress.recovered()
         self.save()
+        self._stopwatch.skip()
         return Recovery(failed, self.progress.step, self.progress.factor)
 
 
@@ -330,9 +346,13 @@ def train(
 ) -> Generator[Record]:
     """Train as the run's configuration says; yield what happens. Files are written before their record is yielded.
 
-    A run that was given minutes is measured first: after about 5 % of them the number of steps is fixed, and with it
-    the dropout, and both are written to the run's configuration. Everything after that is a function of the step. The
-    minutes count from ``began``, a `time.monotonic`; by default from now.
+    A run that was given minutes is measured first: after about 5 % of them, at most 8 seconds, the number of steps is
+    fixed, and with it the dropout. When the speed changes, the number of steps is changed, and the learning rate goes
+    on smoothly from where it is. Each plan is written to the run's configuration. Everything that follows depends only
+    on the configuration and the step.
+
+    The minutes count from ``began``, a `time.monotonic`; by default from now. A resumed run counts the time that it
+    used up to its checkpoint, and goes on with the rest. The time between a stop and the resumption does not count.
 
     When ``stopping`` returns true in any worker, training ends after one or two steps with a checkpoint of the last
     one. Closing the iterator (``close()``; leaving a ``for`` loop does it in CPython) writes one too, but not with
@@ -343,18 +363,14 @@ def train(
     """
     if session.nothing_left:
         return
-    minutes = session.run.config.train.minutes or 0
-    end = (time.monotonic() if began is None else began) + 60 * minutes
-    session.begin()
-    stopwatch, granted = Stopwatch(), Requests()
+    session.begin(time.monotonic() if began is None else began)
+    granted = Requests()
     try:
         while not (session.progress.finished or granted.stop):
             try:
-                if session.unplanned and granted.plan:
-                    yield session.plan(stopwatch.step_seconds, end)
-                measured = stopwatch.has_measured(minutes)
-                granted = session.dispatch(session.requests(stop=stopping(), measured=measured))
-                stopwatch.lap()
+                if granted.plan and (planned := session.plan()) is not None:
+                    yield planned
+                granted = session.dispatch(session.requests(stop=stopping()))
                 if session.validation_is_due():
                     yield session.validate()
                     session.skip_time()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol, Self
 from unicodedata import category
 
 import numpy as np
@@ -14,14 +14,45 @@ import numpy.typing as npt
 from chargen.text.vocabulary import UNKNOWN, Vocabulary
 from chargen.writing.sampler import Filter, Follower, draw, nats_of, repeated, started
 
-if TYPE_CHECKING:
-    from chargen.writing.clone import Clone
-
 LENGTH, SIGNAL, STUCK = "length", "signal", "no-repeat"  # `Piece.stopped_by`, where it is not a stop text
 BATCH_ROWS = 256  # at most: larger batches are hardly faster
 BATCH_CHARACTERS = 2**22  # at most: the text of all rows but the first is kept until the rows before are shown
 BATCH_LOGITS = 2**22  # at most: the filters take some 50 bytes for each
 ADVISED_SEED = 12  # characters at most
+
+
+class CharacterModel(Protocol):
+    """What drawing needs of a model that carries its own state; `Clone` is one."""
+
+    vocabulary: Vocabulary
+    rows: int  # texts that it reads side by side
+
+    @property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The prediction of each row's next character, (rows, V)."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing has been read."""
+
+    @property
+    def recalled(self) -> Sequence[int]:
+        """The ids of the last characters that have been read in one row."""
+
+    def feed(self, text: str) -> object:
+        """Read a text in the only row."""
+
+    def read(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Read ids (n,) in the only row; return the logits after each, (n, V)."""
+
+    def step(self, ids: npt.NDArray[np.integer]) -> object:
+        """Read one character in each row, ids (rows,)."""
+
+    def keep(self, rows: npt.NDArray[np.intp]) -> None:
+        """Drop all rows but these."""
+
+    def repeat(self, rows: int) -> Self:
+        """Return a model of ``rows`` rows, each in the state of this one's only row."""
 
 
 class Piece(NamedTuple):
@@ -45,7 +76,7 @@ class Until(NamedTuple):
 
 
 def generate(
-    model: Clone,
+    model: CharacterModel,
     until: Until,
     filters: Sequence[Filter] = (),
     generators: Sequence[np.random.Generator] | None = None,
@@ -100,7 +131,9 @@ def stuck_rows(following: Sequence[Follower]) -> npt.NDArray[np.bool_] | None:
     return next((one.stuck for one in following if one.stuck is not None and one.stuck.any()), None)
 
 
-def drop(model: Clone, following: Sequence[Follower], running: list[int], ended: npt.NDArray[np.bool_]) -> list[int]:
+def drop(
+    model: CharacterModel, following: Sequence[Follower], running: list[int], ended: npt.NDArray[np.bool_]
+) -> list[int]:
     """Drop the rows that have ended, some but not all; return the samples of the others."""
     rows = np.flatnonzero(~ended)
     model.keep(rows)
@@ -110,7 +143,7 @@ def drop(model: Clone, following: Sequence[Follower], running: list[int], ended:
 
 
 def samples(
-    model: Clone, count: int, until: Until, filters: Sequence[Filter], drawing: Drawing | None
+    model: CharacterModel, count: int, until: Until, filters: Sequence[Filter], drawing: Drawing | None
 ) -> Iterator[Piece]:
     """Draw ``count`` samples, each of which continues what the model, of one row, has read.
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
 from chargen.text.vocabulary import Vocabulary, name
-from chargen.writing.generate import BATCH_ROWS, SIGNAL, Drawing, Piece, opening
+from chargen.writing.generate import BATCH_ROWS, SIGNAL, CharacterModel, Drawing, Piece, opening
 from chargen.writing.sampler import nats_of
-
-if TYPE_CHECKING:
-    from chargen.writing.clone import Clone
 
 PATTERN = "pattern"  # `Piece.stopped_by` of a text that fills a pattern
 
@@ -49,7 +46,7 @@ def parse(text: str, source: str) -> Slots:
     return [alternatives for _, alternatives in slots]
 
 
-def fill(model: Clone, pattern: Pattern, generator: np.random.Generator, sample: int = 0) -> Iterator[Piece]:
+def fill(model: CharacterModel, pattern: Pattern, generator: np.random.Generator, sample: int = 0) -> Iterator[Piece]:
     """Continue the model's text with one alternative of each slot, in order; yield a piece for each slot.
 
     An alternative's score is its exact probability under the model together with that of the separator after it:
@@ -80,7 +77,7 @@ def fill(model: Clone, pattern: Pattern, generator: np.random.Generator, sample:
 
 
 def fill_all(
-    model: Clone, count: int, pattern: Pattern, drawing: Drawing, stopping: Callable[[], int]
+    model: CharacterModel, count: int, pattern: Pattern, drawing: Drawing, stopping: Callable[[], int]
 ) -> Iterator[Piece]:
     """Fill a pattern ``count`` times; each sample continues what the model has read.
 
@@ -96,7 +93,7 @@ def fill_all(
                 return
 
 
-def scores(model: Clone, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+def scores(model: CharacterModel, texts: Sequence[str]) -> npt.NDArray[np.float64]:
     """Return the negative log-probability of each text as the model's next, in nats: (n,). The model is unchanged."""
     nats = np.zeros(len(texts))
     for first in range(0, len(texts), BATCH_ROWS):

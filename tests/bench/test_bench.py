@@ -1,5 +1,6 @@
 import json
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from chargen import ChargenError
 from chargen.bench import train
 from chargen.bench.sample import first_character_seconds
 from chargen.bench.scale import scale
-from chargen.bench.sides import Side, interleaved
+from chargen.bench.sides import Side, interleaved, peak_memory
 from chargen.cli import main
+from chargen.commands.bench import megabytes
 from chargen.config import ModelConfig
 from chargen.machine import multiplies_bfloat16
 from chargen.store.modelfile import ModelFile, weight_shapes
@@ -47,6 +49,17 @@ def test_a_side_that_cannot_start_does_not_stop_the_others(trained):
     figures = interleaved(sides, 1)
     assert figures["one"]["per_second"] > 0
     assert "none" in figures["two"]["failed"]
+
+
+def test_without_the_module_resource_and_proc_the_peak_memory_is_unknown(monkeypatch):
+    def unreadable(*_):
+        raise FileNotFoundError
+
+    assert megabytes(peak_memory()).endswith(" MB")
+    monkeypatch.setattr("pathlib.Path.read_text", unreadable)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.delitem(sys.modules, "chargen.bench.sides")
+    assert megabytes(import_module("chargen.bench.sides").peak_memory()) == "unknown"
 
 
 @pytest.mark.long

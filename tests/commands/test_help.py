@@ -38,8 +38,8 @@ chargen train
 SHOWN = """The head of a page
 ==================
 
-Its first sentence is here. See chargen help speed and the rule (chargen help
-choices), or below.
+Its first sentence is here. See chargen help speed and the rule
+(chargen help choices), or below.
 
   chargen train
 
@@ -135,6 +135,10 @@ def test_the_name_of_a_command_shows_its_help(name):
         return output.replace("main ", "").split("\n")[1:]
 
     assert lines(invoke("help", *name.split()).output) == lines(invoke(*name.split(), "--help").output)
+
+
+def test_the_help_of_bench_names_the_topic_of_its_commands():
+    assert f"Read on in: chargen help {topic_of('bench train')}\n" in invoke("bench", "--help").output
 
 
 @pytest.mark.parametrize(("wrong", "meant"), [("samplin", "sampling or sample"), ("trian", "train or training")])

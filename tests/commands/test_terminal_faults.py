@@ -20,12 +20,13 @@ from chargen import ChargenError, process
 from chargen.cli import main
 from chargen.commands.common import MESSAGE_LENGTH, in_one_line
 from chargen.commands.lab import lines_of
-from chargen.commands.screen import TITLES, table_line
+from chargen.commands.screen import TITLES, replanned_line, table_line
 from chargen.config import ModelConfig
 from chargen.store.modelfile import ModelFile, weight_shapes
 from chargen.terminal import columns, cut, fitted, shown
 from chargen.text.vocabulary import Vocabulary
 from chargen.training.loop import Validation
+from chargen.training.schedule import Replanned
 from chargen.writing import interactive
 from tests.conftest import HANG, SMALL, chargen, command, commands_of
 
@@ -291,6 +292,12 @@ def test_the_table_of_a_training_fits_80_columns():
     assert max(map(len, [line, *TITLES.split("\n")])) < 80
     ends = [found.end() for found in re.finditer(r"\S+", line)][:7]
     assert [found.end() for found in re.finditer(r"\S+", TITLES.split("\n")[-1])] == ends
+
+
+def test_a_change_of_the_number_of_steps_is_a_line_that_fits_80_columns():
+    assert replanned_line(Replanned(1840, 2600)) == "training is slower than planned: 1,840 steps instead of 2,600"
+    assert replanned_line(Replanned(2600, 1840)) == "training is faster than planned: 2,600 steps instead of 1,840"
+    assert len(replanned_line(Replanned(10**9, 10**9 - 1))) <= 80
 
 
 def test_help_texts_fit_80_columns():

@@ -146,7 +146,7 @@ def about(path, name):
     if name == "html":
         page = path.read_text("utf-8")
         return json.loads(page.split('id="about">')[1].split("</script>")[0])
-    data = (path / "model.safetensors").read_bytes()
+    data = (path if name == "chargen" else path / "model.safetensors").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return json.loads(header["__metadata__"]["chargen"])
 
@@ -263,7 +263,7 @@ def test_a_model_without_a_run_is_compared_on_a_text_that_it_draws(trained, here
     ("arguments", "message", "code"),
     [
         (["--format", "keras", "--quantize", "int8"], "litert: none, float16, int8", 2),
-        (["--format", "exe"], "'savedmodel', 'keras', 'litert', 'onnx', 'html', 'numpy'", 2),
+        (["--format", "exe"], "'savedmodel', 'keras', 'litert', 'onnx', 'html', 'numpy', 'chargen'", 2),
         (["--output", "book.txt"], "book.txt", 2),
         (["--format", "numpy", "--output", "book.txt/here"], "name another folder", 1),
     ],

@@ -129,7 +129,7 @@ def test_the_checksum_covers_every_byte_of_a_model(model):
 PROGRESS = [
     *((name, float("inf")) for name in ("step", "nats", "seconds", "best", "worse", "factor")),
     *((name, "1") for name in ("step", "nats", "clock", "best", "recoveries", "finished")),
-    *((name, -1) for name in ("step", "nats", "characters", "clock", "seconds", "best", "worse", "factor")),
+    *((name, -1) for name in ("step", "nats", "characters", "clock", "seconds", "used", "best", "worse", "factor")),
     *((name, None) for name in ("step", "seconds", "factor", "finished")),
     *[("step", 10**30), ("step", 7.5), ("factor", 2), ("finished", 1), ("recoveries", [])],
 ]

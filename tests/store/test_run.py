@@ -1,13 +1,17 @@
 import json
 import os
+import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from chargen import ChargenError
 from chargen.config import TrainConfig
+from chargen.store.modelfile import Checkpoint, weight_shapes
 from chargen.store.run import Progress, Run, find_model, newest
+from chargen.store.runconfig import Knot
 from chargen.text.corpus import read
 from chargen.training.plan import Machine, Request, plan
 
@@ -119,3 +123,47 @@ def test_a_text_from_standard_input_is_kept_in_the_run(corpus):
     shutil.rmtree(run.path / "corpus")
     with pytest.raises(ChargenError, match="restore it, or start a new run"):
         run.corpus()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"knot": [1]}, "knot: "),
+        ({"knot": {"step": 50, "progress": 0.5}}, "knot.first_stop: it is missing"),
+        ({"knot": {"step": 50, "progress": 0.5, "first_stop": 90, "rate": 1}}, "'knot.rate': there is no such field"),
+        ({"knot": {"step": -1, "progress": 0.5, "first_stop": 90}}, "knot.step: "),
+        ({"knot": {"step": 0, "progress": 0.5, "first_stop": 90}}, "knot.step: it is not between the start and"),
+        ({"knot": {"step": 100, "progress": 0.5, "first_stop": 90}}, "knot.step: it is not between the start and"),
+        ({"knot": {"step": 50, "progress": 1, "first_stop": 90}}, "knot.progress: "),
+        ({"knot": {"step": 50, "progress": -0.1, "first_stop": 90}}, "knot.progress: "),
+        ({"knot": {"step": 50, "progress": float("nan"), "first_stop": 90}}, "knot.progress: "),
+        ({"knot": {"step": 50, "progress": 0.5, "first_stop": 0}}, "knot.first_stop: it is not after the start"),
+        ({"stop": None}, "knot: it is given, but no stop is"),
+        ({"train": {"minutes": None, "steps": 100}}, "knot: it is given, but no minutes are"),
+    ],
+)
+def test_an_impossible_knot_is_refused_by_its_field(corpus, changes, message):
+    run = made(corpus)
+    values = replace(run.config, knot=Knot(50, 0.5, 90)).to_json()
+    values["train"] |= {"minutes": 2.0, "steps": None}
+    run.config_path.write_text(json.dumps(values))
+    assert Run(run.path).config.knot == Knot(50, 0.5, 90)
+    changes = {**changes, "train": {**values["train"], **changes.get("train", {})}}
+    run.config_path.write_text(json.dumps({**values, **changes}))
+    with pytest.raises(ChargenError, match=f"config.json is damaged: {re.escape(message)}") as refused:
+        Run(run.path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_checkpoint_before_the_knot_is_refused(corpus):
+    run = made(corpus)
+    config = replace(run.config, train=replace(run.config.train, minutes=2.0, steps=None), knot=Knot(50, 0.5, 90))
+    run.reconfigure(config)
+    weights = {n: np.zeros(s, np.float32) for n, s in weight_shapes(len(corpus.vocabulary), config.model).items()}
+    for step in (49, 50):
+        summary = {"sha256": corpus.sha256, "progress": asdict(Progress(step=step))}
+        Checkpoint(weights, corpus.vocabulary, config.model, summary, {}).write(run.checkpoint_path)
+        if step < 50:
+            with pytest.raises(ChargenError, match=r"knot\.step: the checkpoint is at step 49, which is before it"):
+                run.checkpoint()
+    assert run.checkpoint() is not None

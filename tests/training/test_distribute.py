@@ -205,6 +205,58 @@ def test_ctrl_c_stops_all_workers_together_and_what_the_chief_read_and_planned_i
     assert step(here / "r") == stopped_at + 5
 
 
+BY_ANOTHER_CLOCK = """
+import sys
+
+import chargen.commands.train
+from chargen.cli import main
+from chargen.training import loop, schedule
+
+
+class Clock:
+    now, dispatch, chief = 0.0, loop.Session.dispatch, sys.argv.pop(1) == "0"
+
+    @classmethod
+    def monotonic(cls):
+        return cls.now
+
+
+def dispatch(session, requests):
+    Clock.now += (1.0 if Clock.now > 60 else 0.5) if Clock.chief else 0.01
+    return Clock.dispatch(session, requests)
+
+
+loop.Session.dispatch = dispatch
+for module in (chargen.commands.train, loop, schedule):
+    module.time = Clock
+main()
+"""
+
+
+@pytest.mark.long
+def test_when_the_chief_becomes_slow_all_workers_plan_again_at_the_same_step(here):
+    words = ["train", "book.txt", *SIZES, "--minutes", "2", "--run", "r", "--distribute", "workers"]
+    with ExitStack() as stack:
+        workers = []
+        for number, where in enumerate(tf_configs(2)):
+            process = subprocess.Popen(
+                [sys.executable, "-c", BY_ANOTHER_CLOCK, str(number), *words],
+                cwd=here,
+                env={**os.environ, "TF_CONFIG": where},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            workers.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        said = [worker.communicate(timeout=HANG) for worker in workers]
+        assert [worker.returncode for worker in workers] == [0, 0], said
+    again = [re.findall(r"slower than planned: (\d+) steps", out.decode()) for out, _ in said]
+    assert again[0] == again[1] != []
+    config = Run(here / "r").config
+    assert config.knot is not None
+    assert step(here / "r") == config.stop == int(again[0][-1]) == pytest.approx(180, rel=0.05)
+
+
 @pytest.mark.long
 def test_a_worker_with_another_text_says_so_in_a_line(here):
     (here / "elsewhere").mkdir()

@@ -26,7 +26,6 @@ from chargen.training.jobs import Job
 from chargen.training.loop import (
     MOST_RECOVERIES,
     TEMPERATURES,
-    Planned,
     Recovery,
     Session,
     Step,
@@ -35,7 +34,15 @@ from chargen.training.loop import (
 )
 from chargen.training.optimizer import Adam
 from chargen.training.plan import Machine, Request, plan, resume
-from chargen.training.schedule import READ_BETWEEN, Seconds, TextSizes, learning_rate, steps_in, validation_interval
+from chargen.training.schedule import (
+    READ_BETWEEN,
+    Planned,
+    Seconds,
+    TextSizes,
+    learning_rate,
+    steps_in,
+    validation_interval,
+)
 from chargen.training.step import Controls, compile_step
 
 SHAPE = ModelConfig(layers=2, units=8, embedding=4)
@@ -82,7 +89,7 @@ def told(run):
     """What a run leaves, without its clocks."""
     metrics = [{k: v for k, v in record.items() if k not in CLOCK} for record in run.metrics()]
     checkpoint = Checkpoint.read(run.checkpoint_path)
-    progress = {k: v for k, v in checkpoint.summary["progress"].items() if k not in ("clock", "seconds")}
+    progress = {k: v for k, v in checkpoint.summary["progress"].items() if k not in ("clock", "seconds", "used")}
     arrays = {name: array.tobytes() for name, array in {**checkpoint.weights, **checkpoint.extra}.items()}
     return metrics, progress, arrays, run.model_path.read_bytes()
 
@@ -255,38 +262,6 @@ def test_a_finished_run_is_trained_further_with_a_new_schedule(corpus, fake, oft
     assert max(m["learning_rate"] for m in metrics[len(before) :]) > 10 * before[-1]["learning_rate"]
 
 
-def test_a_run_given_minutes_ends_when_they_are_over(corpus, fake, monkeypatch):
-    now = 0.0
-
-    class Clock:
-        @staticmethod
-        def monotonic():
-            return now
-
-    compiled = sys.modules["chargen.training.loop"].compile_step  # the fake one
-
-    def slow(*arguments):
-        update = compiled(*arguments)
-
-        def updating(*inputs):
-            nonlocal now
-            now += 0.25
-            return update(*inputs)
-
-        return updating
-
-    for module in ("loop", "schedule"):
-        monkeypatch.setattr(f"chargen.training.{module}.time", Clock)
-    monkeypatch.setattr("chargen.training.loop.compile_step", slow)
-    monkeypatch.setattr("chargen.training.loop.reading_time", lambda *_: 1.5)
-    run = begin(corpus, "run", minutes=3.0)
-    records = finish(run, corpus)
-    (planned,) = (record for record in records if isinstance(record, Planned))
-    assert planned.characters_per_second == pytest.approx(4 * 8 / 0.25)
-    validations = sum(isinstance(record, Validation) for record in records)
-    assert validations * 1.5 + now == pytest.approx(180, abs=2)
-
-
 def test_a_step_that_is_not_finite_is_not_applied(corpus):
     run = begin(corpus, "run")
     model = CharLM(len(corpus.vocabulary), SHAPE)
@@ -347,7 +322,9 @@ def test_each_divergence_halves_the_rate_again(corpus, fake, monkeypatch):
 def test_a_step_that_fails_just_before_the_planning_is_not_planned_from(corpus, fake, monkeypatch):
     """The planning saves a checkpoint, to which the next recovery goes back."""
     monkeypatch.setattr("chargen.training.loop.reading_time", lambda *_: 0.0)
-    monkeypatch.setattr("chargen.training.schedule.Stopwatch.has_measured", lambda self, minutes: self._steps >= 3)
+    monkeypatch.setattr(
+        "chargen.training.schedule.Stopwatch.has_measured", lambda self, _, again: not again and self._steps >= 3
+    )
     poisoned(monkeypatch, [8])
     run = begin(corpus, "run", minutes=0.001)
     records = finish(run, corpus)
@@ -387,7 +364,7 @@ def test_a_full_disk_ends_training_with_the_earlier_files_intact(corpus, fake, m
     assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
 
 
-def test_minutes_become_a_number_of_steps_that_is_fixed_once(corpus, fake, often):
+def test_minutes_become_a_number_of_steps_when_the_speed_is_known(corpus, fake, often):
     run = begin(corpus, "run", minutes=0.02)
     assert run.config.stop is None
     seen = []
@@ -406,6 +383,7 @@ def test_minutes_become_a_number_of_steps_that_is_fixed_once(corpus, fake, often
 
 
 def test_what_follows_from_the_number_of_steps_is_fixed_with_it_for_a_resumed_run_too(corpus, fake, monkeypatch):
+    monkeypatch.setattr("chargen.training.schedule.CHANGED_SHARE", 1e9)  # whatever the clock says
     for free in ("DROPOUT", "WEIGHT_DROP"):  # as there is no time for many passes
         monkeypatch.setattr(f"chargen.training.plan.PASSES_WITHOUT_{free}", -1e6)
     config = plan(

@@ -13,6 +13,7 @@ from chargen import ChargenError
 from chargen.config import ModelConfig, TrainConfig
 from chargen.store.modelfile import Checkpoint, weight_shapes
 from chargen.store.run import Run
+from chargen.store.runconfig import Knot
 from chargen.text.corpus import read
 from chargen.text.vocabulary import Vocabulary
 from chargen.training.plan import (
@@ -86,8 +87,12 @@ def test_dropout_is_chosen_again_for_a_new_schedule_unless_it_was_asked_for(corp
         own = asked or dropout_rates(config.model.units, characters, (config.stop or 0) * 40 / characters)
         assert own["weight_drop"] > 0
         assert own.items() <= config.train.to_json().items()
-        later = resume(run, corpus, Request({}, TrainConfig(minutes=3.0), {"minutes"}))
-        assert (asked or dict.fromkeys(own)).items() <= later.train.to_json().items()
+        replanned = replace(run.config, stop=1000, knot=Knot(9, 0.5, first_stop=10))  # which does not choose dropout
+        for config in (run.config, replanned):
+            run.config = config
+            later = resume(run, corpus, Request({}, TrainConfig(minutes=3.0), {"minutes"}))
+            assert (asked or dict.fromkeys(own)).items() <= later.train.to_json().items()
+            assert later.knot is None
 
 
 def test_the_schedule_of_an_unfinished_run_stays(corpus):

@@ -1,0 +1,110 @@
+"""A run may begin from the base model that ships with chargen: these tests use a small one of their own."""
+
+import numpy as np
+import pytest
+
+from chargen.config import Execution, TrainConfig
+from chargen.store.modelfile import ModelFile
+from chargen.store.run import Run, open_model
+from chargen.text.corpus import read
+from chargen.training import jobs
+from chargen.training.base import reading_bits
+from chargen.training.plan import Request
+from tests.conftest import invoke
+from tests.training.test_loop import finish, told
+
+SIZES = ["--batch-size", "4", "--seq-length", "8"]
+
+
+@pytest.fixture
+def base(here, trained, monkeypatch):
+    """A base model with half-precision weights, which knows the words of book.txt."""
+    assert invoke("export", "--model", trained, "--format", "chargen", "--output", here / "base").exit_code == 0
+    path = here / "base" / "english.safetensors"
+    (here / "base" / "book.safetensors").rename(path)
+    monkeypatch.setattr("chargen.training.base.base_path", lambda: path)
+    return path
+
+
+def train(*arguments, stdin=None):
+    result = invoke("train", *SIZES, *arguments, stdin=stdin)
+    assert result.exit_code == 0, result.stderr
+    return result.output
+
+
+def test_half_precision_weights_take_half_the_bytes_and_are_read_as_float32(base, trained):
+    whole, half = ModelFile.read(trained / "model.safetensors"), ModelFile.read(base)
+    assert base.stat().st_size < 0.6 * (trained / "model.safetensors").stat().st_size
+    for name, array in half.weights.items():
+        assert array.dtype == np.float32
+        assert (array == whole.weights[name].astype(np.float16)).all()
+
+
+def test_a_text_that_the_base_model_reads_well_begins_from_it_and_may_add_characters(fake, here, base, text):
+    (here / "new.txt").write_text(text.replace("the", "thé"), "utf-8")
+    output = train("new.txt", "--steps", "3")
+    assert "begins    from english, which reads this text at" in output
+    run = Run(here / "runs" / "new")
+    parent = ModelFile.read(base)
+    assert run.config.parent == str(base.resolve())
+    assert run.config.model == parent.config
+    vocabulary = ModelFile.read(run.model_path).vocabulary
+    assert set(vocabulary.characters) == {*parent.vocabulary.characters, "é"}
+    assert "old text" not in output
+
+
+@pytest.mark.parametrize("words", ["xylq jvkz wqxz ", "天地玄黄宇宙洪荒 "])
+def test_a_text_that_the_base_model_reads_badly_begins_from_nothing(fake, here, base, words):
+    (here / "new.txt").write_text("".join(words[k * k % len(words)] for k in range(2000)), "utf-8")
+    output = train("new.txt", "--steps", "3")
+    assert "begins    from nothing: english, which reads this text at" in output
+    assert Run(here / "runs" / "new").config.parent is None
+
+
+@pytest.mark.parametrize("options", [["--from", "scratch"], ["--units", "8"], ["--layers", "2"], ["--embedding", "9"]])
+def test_a_run_from_scratch_or_of_sizes_that_were_given_begins_from_nothing(fake, here, base, options):
+    output = train("book.txt", "--steps", "3", *options)
+    assert "begins" not in output
+    assert Run(here / "runs" / "book").config.parent is None
+
+
+def test_the_base_model_can_be_asked_for_whatever_the_text(fake, here, base):
+    (here / "new.txt").write_text("天地玄黄宇宙洪荒" * 99, "utf-8")
+    train("new.txt", "--steps", "3", "--from", "english")
+    assert Run(here / "runs" / "new").config.parent == str(base.resolve())
+
+
+def test_a_text_from_standard_input_begins_from_the_base_model_and_is_gone_on_with(fake, here, base, text):
+    assert "from english" in train("-", "--steps", "3", stdin=text)
+    assert invoke("train", "--resume", "runs/stdin", "--steps", "3").exit_code == 0
+
+
+def test_what_rare_characters_become_does_not_depend_on_how_often_a_run_is_resumed(fake, here, base, text):
+    (here / "new.txt").write_text(text + "Q", "utf-8")
+    train("new.txt", "--steps", "3", "--min-count", "2")
+    assert invoke("train", "--resume", "runs/new", "--steps", "3").exit_code == 0
+
+
+def test_a_run_from_the_base_model_resumes_to_the_same_bytes_and_is_exported(here, base):
+    settings = TrainConfig(batch_size=4, seq_length=8, steps=6)
+    left = []
+    for name, stop_at in (("whole", None), ("parts", 3)):
+        decision = jobs.new(Request({}, settings, {"batch_size", "seq_length"}, ("book.txt",), base=base), 1)
+        with decision.begin(here / name, Execution()) as run:
+            finish(run, decision.corpus, stop_at)
+        finish(Run(run.path), decision.corpus)
+        left.append(told(run))
+        assert ModelFile.read(run.model_path).config == ModelFile.read(base).config
+    assert left[0] == left[1]
+    assert invoke("export", "--model", here / "parts", "--format", "numpy").exit_code == 0
+
+
+def test_the_bits_of_excerpts_are_close_to_the_bits_of_the_text(here, trained, text):
+    model = open_model(trained)
+    bits = reading_bits(model, read(["book.txt"]))
+    assert bits == pytest.approx(model.summary["validation_bpc"], abs=0.3)
+
+
+def test_a_text_without_known_characters_costs_more_bits_than_any_model_could_save(here, trained):
+    (here / "new.txt").write_text("天地玄黄" * 99, "utf-8")
+    assert reading_bits(open_model(trained), read(["new.txt"])) == float("inf")
