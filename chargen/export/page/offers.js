@@ -56,7 +56,8 @@ class Offers {
     const turn = this.turn, start = await reader.at(request.id);
     if (!start || turn !== this.turn) return;
     const now = word && await wordProbability(encode(word.text).ids, start);
-    const found = kind === "sentences" ? await drawnSentences(COUNT, start, choose) : await likelyWords(COUNT + 1, start);
+    const search = kind === "words" ? likelyWords(COUNT + (word ? 1 : 0), start) : drawnSentences(COUNT, start, choose);
+    const found = await search;
     if (turn !== this.turn) return;
     Object.assign(this, request, {options: found.filter(({text}) => text !== word?.text).slice(0, COUNT)});
     const title = {words: "Next word", sentences: "Rest of the sentence"}[kind];

@@ -61,7 +61,7 @@ class Reader {
     this.latest = null;  // the last answer
     this.turn = 0;  // a reading that began in an earlier turn is out of date
     this.asked = 0;  // questions so far
-    this.count = 0;  // characters of the text read so far
+    this.count = 0;  // characters of the text that had to be read again for the last one
   }
 
   /** Reads the opening, after which the first character of a text is predicted. */
@@ -114,7 +114,6 @@ class Reader {
     while (place < to) {
       const end = Math.min(place + this.spacing, to), read = await step(this.ids.slice(place, end), state);
       if (turn !== this.turn) return;
-      this.count += end - place;
       if (fresh) this.learn(place + 1, read.logits);
       if (end - place === this.spacing) this.keep({place: end, state: read.state, fresh});
       [place, state] = [end, read.state];
@@ -147,9 +146,12 @@ class Reader {
    */
   async at(place, exact = false) {
     this.asked++;
+    this.count = 0;
     if (!place) return {logits: this.opening, state: zeroState};
     if (this.latest?.place === place && (this.latest.fresh || !exact)) return this.latest;
-    for await (const read of this.read(this.before(place, exact), place)) {
+    const from = this.before(place, exact);
+    this.count = place - from.place;
+    for await (const read of this.read(from, place)) {
       if (read.place === place) return this.latest = read;
     }
     return null;

@@ -1,6 +1,9 @@
 const letters = new Set(about.letters), joiners = new Set(about.joiners);
 const LONGEST_WORD = 40;  // characters after which a word counts as ended
 const LONGEST_SENTENCE = 400;
+const SENTENCE_END = /[.!?\u2026]["'\u201d\u2019\u00bb\u203a)\]]*$/;
+const MOST_READ = 200;  // characters that a search for words reads, at most; it needs some 60
+const CHILDREN = 64;  // characters that a search tries after a prefix
 
 const likeliest = logits => logits.reduce((best, logit, id) => logit > logits[best] ? id : best, 0);
 
@@ -71,61 +74,56 @@ function highest(numbers, count) {
   return best;
 }
 
-/** Returns the children of a row of the search: the row itself if its word may end here, and its longer ones. */
-function childrenOf(row, width) {
-  const logs = logsOf(row.logits), begun = Array.from(row.text).some(c => letters.has(c));
-  const joined = begun && joiners.has(row.text.at(-1));
+/** Returns what may follow a prefix: the prefix itself if its word may end there, and those that are longer. */
+function childrenOf({text, log: before}, {logits, state}) {
+  const logs = logsOf(logits), begun = Array.from(text).some(c => letters.has(c)), joined = begun && joiners.has(text.at(-1));
   let end = 0;  // the probability that the word ends here
   logs.forEach((log, id) => {
-    if (!begun || letters.has(characters[id])) return;
-    if (joined) logs[id] = -Infinity;  // an apostrophe or a hyphen stands between two letters
-    else if (!joiners.has(characters[id])) {
-      end += Math.exp(log);
-      logs[id] = -Infinity;
-    }
+    const character = characters[id], isOuter = !letters.has(character) && !joiners.has(character);
+    if (!begun || letters.has(character) || (!joined && !isOuter)) return;
+    if (!joined) end += Math.exp(log);  // an apostrophe or a hyphen stands between two letters
+    logs[id] = -Infinity;
   });
-  const longer = highest(logs, width).map(id => ({row, id, log: row.log + logs[id]}));
-  return end ? [{text: row.text, log: row.log + Math.log(end), whole: true}, ...longer] : longer;
+  const longer = highest(logs, CHILDREN).map(id => ({text: text + characters[id], log: before + logs[id], id, state}));
+  return end ? [{text, log: before + Math.log(end), whole: true}, ...longer] : longer;
 }
 
 /**
- * Returns the most probable continuations to the end of a word that a beam search finds, each a text and a probability,
- * the most probable first. What comes before the word is included. Those that differ only in the spaces and line feeds
- * before the word count as the same.
+ * Returns the most probable continuations to the end of a word, each a text and a probability, the most probable first.
+ *
+ * What comes before the word is included. Those that differ only in the spaces and line feeds before the word count as
+ * the same. This is a best-first search: no continuation is more probable than the prefixes that it has.
  */
-async function likelyWords(count, {logits, state}) {
-  const width = count + Math.floor(count / 2) + 1;
-  let rows = [{text: "", log: 0, logits, state}], done = [];
-  for (let length = 0; rows.length && length < LONGEST_WORD; length++) {
-    const children = rows.flatMap(row => childrenOf(row, width));
-    const best = [...done, ...children].sort((a, b) => b.log - a.log).slice(0, width);
-    done = best.filter(one => one.whole);
-    rows = [];
-    for (const {row, id, log, whole} of best) {
-      if (whole) continue;
-      const read = await step([id], row.state);
-      rows.push({text: row.text + characters[id], log, logits: read.logits[0], state: read.state});
+async function likelyWords(count, start) {
+  const found = new Map(), queue = childrenOf({text: "", log: 0}, start);
+  const add = ({text, log}) => {
+    const word = text.trim().replace(/\s+/g, " ");
+    if (!found.has(word)) found.set(word, {text, probability: Math.exp(log)});
+  };
+  for (let read = 0; queue.length && read < MOST_READ && found.size < count;) {
+    const [best] = highest(queue.map(({log}) => log), 1), [next] = queue.splice(best, 1);
+    if (next.whole) add(next);
+    else if (next.text.length < LONGEST_WORD) {
+      const {logits, state} = await step([next.id], next.state);
+      queue.push(...childrenOf(next, {logits: logits[0], state}));
+      read++;
     }
   }
-  const found = new Map();
-  for (const {text, log} of [...done, ...rows].sort((a, b) => b.log - a.log)) {
-    const word = text.trim().replace(/\s+/g, " ");
-    if (word && !found.has(word)) found.set(word, {text, probability: Math.exp(log)});
-  }
+  queue.filter(one => one.whole).sort((a, b) => b.log - a.log).forEach(add);
   return [...found.values()].slice(0, count);
 }
 
 /** Draws different continuations to the end of a sentence, at most so many; `choose(logits)` draws a character. */
-async function drawnSentences(count, {logits, state}, choose) {
+async function drawnSentences(count, start, choose) {
   const found = new Set();
-  for (let tries = 0; tries < 2 * count && found.size < count; tries++) {
-    let text = "", at = {logits, state};
+  for (let n = 0; n < count; n++) {
+    let text = "", {logits, state} = start;
     for (let length = 0; length < LONGEST_SENTENCE; length++) {
-      const id = choose(at.logits);
-      if (/[.!?\u2026]["'\u201d\u2019\u00bb\u203a)\]]*$/.test(text) && /\s/.test(characters[id])) break;
+      const id = choose(logits);
+      if (SENTENCE_END.test(text) && /\s/.test(characters[id])) break;
       text += characters[id];
-      const read = await step([id], at.state);
-      at = {logits: read.logits[0], state: read.state};
+      const read = await step([id], state);
+      [[logits], state] = [read.logits, read.state];
     }
     if (text.trim()) found.add(text);
   }
@@ -134,7 +132,7 @@ async function drawnSentences(count, {logits, state}, choose) {
 
 /** Returns the probability of a word, its end included, given the logits and the state before it. */
 async function wordProbability(ids, {logits, state}) {
-  const read = (await step(ids, state)).logits, before = [logits, ...read];
+  const {logits: read} = await step(ids, state), before = [logits, ...read];
   const ends = logsOf(read.at(-1)).filter((_, id) => !letters.has(characters[id]) && !joiners.has(characters[id]));
   const log = ids.reduce((sum, id, n) => sum + logsOf(before[n])[id], 0);
   return Math.exp(log) * ends.reduce((sum, end) => sum + Math.exp(end), 0);
