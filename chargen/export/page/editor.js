@@ -70,16 +70,18 @@ function typed() {
   later("offer", PAUSE, offerAfterPause);
 }
 
-/** Tells which characters the model does not know. */
-function reportUnknown() {
+/** Reports something, and which characters the model does not know. */
+function reportUnknown(text = "") {
   const unknown = new Set(encoded.skipped.map(({character}) => character));
-  report(unknown.size ? `Left out, because the model does not know them: ${[...unknown].slice(0, 20).join(" ")}` : "");
+  const left = unknown.size ? `Left out, because the model does not know them: ${[...unknown].slice(0, 20).join(" ")}` : "";
+  report([text, left].filter(Boolean).join(". "));
 }
 
 /** Offers words if a person has paused while typing. */
 function offerAfterPause() {
-  const ready = element("offers").checked && document.activeElement === field && !offers.isOpen && !run;
-  if (ready && field.selectionStart === field.selectionEnd) offer("words");
+  const {selectionStart: from, selectionEnd: to} = field, within = /^[\p{L}\p{M}\p{N}]/u.test(draft.text.slice(from));
+  const ready = element("offers").checked && document.activeElement === field && !offers.isOpen;
+  if (ready && from === to && !within) offer("words");
 }
 
 /** Offers alternatives at the cursor, or in place of a word. */
@@ -155,6 +157,7 @@ function control() {
   element("accept").disabled = !draft.marks.length;
   element("undo").disabled = !draft.done.length;
   element("redo").disabled = !draft.undone.length;
+  if (focused.disabled) field.focus();
   field.setAttribute("aria-busy", !!run);
 }
 
@@ -176,6 +179,7 @@ function flush() {
 function halt() {
   if (!run || run.stopped) return;
   run.stopped = true;
+  reader.stop();
   flush();
 }
 
@@ -199,9 +203,8 @@ async function write() {
   const {written, bits} = run, rate = written / (performance.now() - began) * 1000;
   run = null;
   const each = written ? `, ${count(rate)} a second, ${(bits / written).toFixed(2)} bits each` : "";
-  report(`${count(written)} characters written${each}; random seed ${seed}`);
-  element("status").dataset.speed = rate;
   changed();
+  reportUnknown(`${count(written)} characters written${each}; random seed ${seed}`);
 }
 
 /** Draws characters one by one, and shows them in turns. */

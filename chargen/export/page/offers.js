@@ -100,6 +100,7 @@ class Offers {
     const count = this.options.length, lines = Array.from(element("list").children);
     this.active = this.active < 0 ? (by > 0 ? 0 : count - 1) : (this.active + by + count) % count;
     lines.forEach((line, n) => line.setAttribute("aria-selected", n === this.active));
+    lines[this.active].scrollIntoView({block: "nearest"});
     field.setAttribute("aria-activedescendant", lines[this.active].id);
   }
 

@@ -1,4 +1,5 @@
-const SPACING = 64;  // characters between two kept states, which are read again at most to answer anywhere
+const SPACING = 32;  // characters between two kept states: a state of 1 x 512 has 4 kB, 20,000 characters have 2.5 MB
+const NEAR = 64;  // characters behind a change, within which a state of the text before it is of no use
 const STATE_BYTES = 2 ** 25;  // of all kept states, at most; beyond, the spacing doubles
 
 /** Returns what may replace a character that the model does not know: a look-alike, its other case, or its parts. */
@@ -78,12 +79,16 @@ class Reader {
     while (tail < most - same && old.at(-1 - tail) === ids.at(-1 - tail)) tail++;
     if (same === most && !by) return;
     const after = old.length - tail;  // the first character behind the change
-    // A state close behind the change would answer as if there were none: one is used after SPACING equal characters.
-    this.kept = this.kept.filter(({place}) => !place || place < same || place >= after + SPACING).map(
+    this.kept = this.kept.filter(({place}) => !place || place < same || place >= after + NEAR).map(
       one => one.place && one.place >= same ? {...one, place: one.place + by, fresh: false} : one);
     if (this.latest && this.latest.place > same) this.latest = null;
     this.bits = [...this.bits.slice(0, same), ...Array(ids.length - same - tail).fill(NaN), ...this.bits.slice(after)];
     this.ids = ids;
+    this.turn++;
+  }
+
+  /** Gives up what is being read. */
+  stop() {
     this.turn++;
   }
 
@@ -106,7 +111,7 @@ class Reader {
 
   /**
    * Reads from a kept state to a place, a block at a time; yields the place, the logits and the state after each. It
-   * ends early if the text changes.
+   * ends early if it is given up or the text changes.
    */
   async *read(from, to) {
     const turn = this.turn, {fresh} = from;
@@ -139,10 +144,10 @@ class Reader {
   }
 
   /**
-   * Returns the logits and the state after the text before a place, or null if the text has changed meanwhile.
+   * Returns the logits and the state after the text before a place, or null if that was given up or the text has changed.
    *
-   * With `exact`, all of the text before it is read as it is. Without, what has changed more than SPACING characters
-   * before it may count as it was.
+   * With `exact`, all of the text before it is read as it is. Without, a change more than NEAR characters before it
+   * may be left out.
    */
   async at(place, exact = false) {
     this.asked++;

@@ -36,10 +36,11 @@ function pressed(event) {
 /** Handles what is about to be typed: a number takes an alternative, and the browser's own undo is ours. */
 function beforeTyped(event) {
   const step = {historyUndo: "undo", historyRedo: "redo"}[event.inputType];
-  const number = offers.isOpen && /^[1-9]$/.test(event.data ?? "") ? +event.data : 0;
-  if (step || (number && number <= offers.options.length)) event.preventDefault();
+  const number = event.inputType === "insertText" && /^[1-9]$/.test(event.data) ? +event.data : 0;
+  const isTaken = number > 0 && number <= offers.options.length;
+  if (step || isTaken) event.preventDefault();
   if (step) back(step);
-  else if (number && number <= offers.options.length) take(number - 1);
+  else if (isTaken) take(number - 1);
   else halt();
 }
 
@@ -75,7 +76,8 @@ function connect() {
   for (const [id, act] of Object.entries(BUTTONS)) {
     element(id).addEventListener("mousedown", event => event.preventDefault());  // the field keeps the focus
     element(id).addEventListener("click", event => {
-      if (!event.detail && ["words", "sentences"].includes(id)) field.focus();  // pressed by a key: the list is there
+      // The keys of the list are the field's. A touch would bring up the keyboard of a phone.
+      if (["words", "sentences"].includes(id) && event.pointerType !== "touch") field.focus();
       act();
     });
   }

@@ -90,11 +90,13 @@ function reveal(place) {
   if (below > 0) scrollBy(0, below);
 }
 
-/** Lays the list of alternatives below a place of the text or, if there is no room, above it. */
+/** Lays the list of alternatives below a place of the text, above it if there is room only there, and in sight. */
 function layOut(list, place) {
   const at = cursorAt(place), sheet = element("sheet").getBoundingClientRect();
-  const height = visualViewport?.height ?? innerHeight, top = element("bar").getBoundingClientRect().bottom;
-  const above = at.bottom + list.offsetHeight + 8 > height && at.top - list.offsetHeight - 8 > top;
+  const end = visualViewport?.height ?? innerHeight, top = element("bar").getBoundingClientRect().bottom;
+  const below = at.bottom + 6, above = at.top - list.offsetHeight - 6;
+  const over = below + list.offsetHeight + 6 - end, isAbove = over > 0 && above > top;
   list.style.left = `${Math.max(0, Math.min(at.left - sheet.left - 12, sheet.width - list.offsetWidth))}px`;
-  list.style.top = `${(above ? at.top - list.offsetHeight - 6 : at.bottom + 6) - sheet.top}px`;
+  list.style.top = `${(isAbove ? above : below) - sheet.top}px`;
+  if (over > 0 && !isAbove) scrollBy(0, Math.min(over, at.top - top - 6));
 }
