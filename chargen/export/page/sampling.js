@@ -1,6 +1,6 @@
 const letters = new Set(about.letters), joiners = new Set(about.joiners);
 const LONGEST_WORD = 40;  // characters after which a word counts as ended
-const LONGEST_SENTENCE = 400;
+const LONGEST_SENTENCE = 240;  // that fits into the list on a phone
 const SENTENCE_END = /[.!?\u2026]["'\u201d\u2019\u00bb\u203a)\]]*$/;
 const MOST_READ = 200;  // characters that a search for words reads, at most; it needs some 60
 const CHILDREN = 64;  // characters that a search tries after a prefix
@@ -113,21 +113,25 @@ async function likelyWords(count, start) {
   return [...found.values()].slice(0, count);
 }
 
-/** Draws different continuations to the end of a sentence, at most so many; `choose(logits)` draws a character. */
+/**
+ * Draws different continuations to the end of a sentence, at most so many; `choose(logits)` draws a character. Those that
+ * do not end in LONGEST_SENTENCE characters come last.
+ */
 async function drawnSentences(count, start, choose) {
-  const found = new Set();
+  const whole = new Set(), cut = new Set();
   for (let n = 0; n < count; n++) {
-    let text = "", {logits, state} = start;
-    for (let length = 0; length < LONGEST_SENTENCE; length++) {
+    let text = "", {logits, state} = start, ended = false;
+    while (text.length < LONGEST_SENTENCE) {
       const id = choose(logits);
-      if (SENTENCE_END.test(text) && /\s/.test(characters[id])) break;
+      ended = SENTENCE_END.test(text) && /\s/.test(characters[id]);
+      if (ended) break;
       text += characters[id];
       const read = await step([id], state);
       [[logits], state] = [read.logits, read.state];
     }
-    if (text.trim()) found.add(text);
+    if (text.trim()) (ended ? whole : cut).add(text);
   }
-  return Array.from(found, text => ({text}));
+  return [...whole, ...cut].map(text => ({text}));
 }
 
 /** Returns the probability of a word, its end included, given the logits and the state before it. */
