@@ -288,6 +288,31 @@ class SampleConfig(Config):
         minimum=0,
         maximum=1,
     )
+    words: str = option(
+        "any",
+        "Write only words that occur in the book, or in a text FILE.",
+        group="Drawing",
+        metavar="any|book|FILE",
+    )
+    new_words: float = option(
+        0.0,
+        "With --words: probability that a word may be a new one.",
+        group="Drawing",
+        metavar="P",
+        minimum=0,
+        maximum=1,
+    )
+    no_repeat: int | None = option(
+        None, "Never write the same N characters twice.", group="Drawing", metavar="N", minimum=1
+    )
+    best_of: int = option(
+        1,
+        "Draw each sentence N times; keep the one as predictable as the book.",
+        group="Drawing",
+        metavar="N",
+        minimum=1,
+        maximum=256,
+    )
     random_seed: int | None = option(
         None,
         "Seed of the random generator: the same number draws the same text.",

@@ -72,7 +72,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     chargen sample --seed "The"
     chargen sample --model runs/book --length 5000 --temperature 0.5 > text.txt
     chargen sample --seed "Once" --count 8 --stop "." --json
-    chargen sample --seed-from-book --color --originality
+    chargen sample --seed-from-book --words book --best-of 4 --color --originality
     chargen sample --pattern words.txt --temperature 0
     chargen sample --save-state one.state > 1.txt
     chargen sample --load-state one.state > 2.txt
@@ -209,12 +209,15 @@ def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
         from chargen.writing.pattern import fill_all
 
         return fill_all(job.clone, job.samples, job.pattern, job.drawing, stopping)
+    from chargen.writing.best import best_samples, choice_of
     from chargen.writing.generate import Until, samples
     from chargen.writing.sampler import filters
 
-    until = Until(job.config.length, job.stops, stopping)
-    chosen = filters(job.config, job.clone.vocabulary)
-    return samples(job.clone, job.samples, until, chosen, job.drawing if job.config.temperature else None)
+    until, config, clone = Until(job.config.length, job.stops, stopping), job.config, job.clone
+    chosen = filters(config, clone.vocabulary, clone.words)
+    if config.best_of > 1:
+        return best_samples(clone, job.samples, until, chosen, (job.drawing, choice_of(clone, config)))
+    return samples(clone, job.samples, until, chosen, job.drawing if config.temperature else None)
 
 
 def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines:
@@ -359,8 +362,8 @@ def converse(job: Job) -> int:
 
     if job.seed:
         job.clone.feed(job.seed)
-    conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0])
-    say("Write a line, and the model continues; /help lists the commands.")
+    conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0], job.seed)
+    say("Write a line, and the model continues; /words offers words to choose from, /help lists the commands.")
     while True:
         try:
             line = input("> ")
@@ -382,7 +385,7 @@ def converse(job: Job) -> int:
             with Stop() as stop:
                 for said in conversation.answer(line):
                     if isinstance(said, str):
-                        say(said)
+                        say(said, indent=5)
                         continue
                     stopped = bool(stop.signal)  # read once: a signal may come while this is written
                     ended = stopped or said.stopped_by is not None

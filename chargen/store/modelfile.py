@@ -1,8 +1,8 @@
 """Model files and checkpoints: weights, vocabulary, configuration and training summary in one file.
 
 The file has the layout of `files.arrays`. Its header adds ``vocabulary``, ``unknown`` (the character that stands for
-rare ones, if there is one), ``model`` (the ModelConfig) and ``summary``. The weights are float32, in Keras's shapes and
-gate order (i, f, g, o)::
+rare ones, if there is one), ``model`` (the ModelConfig), ``summary``, and in a model file ``words`` (those of the
+text, as `text.words.packed` writes them). The weights are float32, in Keras's shapes and gate order (i, f, g, o)::
 
     embedding               (V, E)
     lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1; layer 0 reads the embedding
@@ -160,6 +160,7 @@ class ModelHeader(Header):
     model: ModelConfig
     summary: Summary
     unknown: str | None = None
+    words: str | None = None
 
     KIND: ClassVar[str] = "model"
     DTYPES: ClassVar[tuple[str, ...]] = ("F32", "F16", "I8")
@@ -218,6 +219,7 @@ class ModelFile:
     config: ModelConfig
     summary: Mapping[str, Any]  # the fields of `Summary`
     extra: Arrays  # "optimizer/..." and "state/..." of a checkpoint; empty for a model
+    words: str | None = None  # of the text, packed by `text.words`; checkpoints and older files have none
 
     HEADER: ClassVar[type[ModelHeader]] = ModelHeader
 
@@ -226,6 +228,7 @@ class ModelFile:
         fields = {
             "vocabulary": self.vocabulary.characters,
             **({} if self.vocabulary.unknown is None else {"unknown": self.vocabulary.unknown}),
+            **({} if self.words is None else {"words": self.words}),
             "model": self.config.to_json(),
             "summary": dict(self.summary),
         }
@@ -242,7 +245,7 @@ class ModelFile:
             vocabulary = Vocabulary(header.vocabulary, header.unknown)
             names = weight_shapes(len(vocabulary), header.model)
             weights = {name: _in_float32(name, arrays) for name in names}
-        return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays)
+        return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays, header.words)
 
     def for_inference(self) -> ModelFile:
         """Return the model as sampling, evaluation and every export use it, without optimizer and state.
@@ -259,7 +262,7 @@ class ModelFile:
             for name, value in (("dense/kernel", 0), ("dense/bias", -60_000)):
                 weights[name] = weights[name].copy()
                 weights[name][..., unknown] = value
-        return ModelFile(weights, self.vocabulary, replace(self.config, output_rank=0), self.summary, {})
+        return ModelFile(weights, self.vocabulary, replace(self.config, output_rank=0), self.summary, {}, self.words)
 
     def for_training(self) -> ModelFile:
         """Return the model as training left it, at temperature 1, without optimizer and state."""

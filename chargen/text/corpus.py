@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -39,6 +40,7 @@ from chargen.text.spool import Advance as Advance
 from chargen.text.spool import Spool, spool_documents
 from chargen.text.spool import Starts as Starts
 from chargen.text.vocabulary import STAND_INS, Ids, Vocabulary
+from chargen.text.words import packed, words_of
 
 VOICES = ("log", "letters", "manual")  # the bundled texts beside the book, by three authors
 FILES = IDS, STARTS, DESCRIPTION = "ids.npy", "starts.npy", "corpus.json"  # of a cached corpus
@@ -90,6 +92,11 @@ class Corpus:
     name: str  # of the text, and of runs on it
     sha256: str  # of characters, ids and starts, not of the files' bytes
     notes: tuple[str, ...] = ()  # changes to the texts that their owner would want to know
+
+    @cached_property
+    def words(self) -> str:
+        """The words of the text, as `words.packed` writes them."""
+        return packed(words_of(self.ids, self.vocabulary))
 
     def write(self, folder: Path) -> None:
         """Write the corpus into an empty folder, from which `opened` reads it."""

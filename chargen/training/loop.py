@@ -291,7 +291,8 @@ class Session:
     def _write_model(self, nats: float, temperature: float) -> None:
         summary = {**self._summary(), "validation_bpc": bits(nats), "temperature": temperature}
         weights = with_temperature(self.model.arrays(), temperature)
-        model = ModelFile(weights, self._job.corpus.vocabulary, self.model.config, summary, {})
+        corpus = self._job.corpus
+        model = ModelFile(weights, corpus.vocabulary, self.model.config, summary, {}, corpus.words)
         model.write(self.run.model_path)
 
     def plan(self) -> Planned | Replanned | None:

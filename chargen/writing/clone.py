@@ -12,7 +12,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypedDict
@@ -27,13 +28,17 @@ from chargen.files.reading import Count, DamagedError, Sha256, errors_of
 from chargen.store.modelfile import LayerState, state_arrays, state_of, state_shapes
 from chargen.store.run import open_model
 from chargen.text.vocabulary import Vocabulary
-from chargen.writing.generate import Until, generate
+from chargen.writing.alternatives import Alternative, alternatives
+from chargen.writing.best import best_of, choice_of
+from chargen.writing.generate import Piece, Until, generate
 from chargen.writing.sampler import filters, generators
 
 Floats = npt.NDArray[np.float32]
 
 WINDOW = 256  # characters of a text whose input products are one matrix product
 STATE_BYTES = 2**28  # of a state file, at most
+RECALLED = 2**16  # characters that a clone has read last, for filters that depend on the text
+SAVED_TEXT = 256  # characters in a state file: enough to go on with a word and a sentence
 ADVICE = "feed the text again, and save its state again"
 
 
@@ -57,6 +62,7 @@ class StateHeader(Header):
 
     model: Sha256  # `Clone.fingerprint` of its model
     generator: _Generator | None
+    text: str = ""  # the last SAVED_TEXT characters that were read
 
     KIND: ClassVar[str] = "state"
 
@@ -78,15 +84,34 @@ class _Layer(NamedTuple):
     bias: Floats  # (4H,)
 
 
+class State(tuple[LayerState, ...]):
+    """The state of a clone: for each layer ``h`` and ``c``, both (rows, H); and `Clone.recalled`."""
+
+    recalled: Sequence[int]
+
+    def __new__(cls, layers: Iterable[LayerState], recalled: Sequence[int] = ()) -> Self:
+        """Take the layers' states and the ids of the text that was read last."""
+        state = super().__new__(cls, tuple(layers))
+        state.recalled = recalled
+        return state
+
+
 class Clone:
     """A model that reads characters and predicts the next; it carries its state until `reset_states`.
 
     ``clone.feed("The ")`` reads a text, ``clone.logits`` is the prediction, ``clone.generate(200)`` continues the text.
     """
 
-    def __init__(self, weights: Arrays, vocabulary: Vocabulary) -> None:
-        """Take weights, named as in `modelfile`, and the vocabulary of their training."""
-        self.vocabulary = vocabulary
+    def __init__(
+        self, weights: Arrays, vocabulary: Vocabulary, words: str | None = None, validation_bpc: float | None = None
+    ) -> None:
+        """Take weights, named as in `modelfile`, and the vocabulary of their training.
+
+        ``words`` is the packed list of the text's words, ``validation_bpc`` the bits per character of its validation
+        text; both are None if they are not known.
+        """
+        self.vocabulary, self.words, self.validation_bpc = vocabulary, words, validation_bpc
+        self._recalled = deque[int](maxlen=RECALLED)
         self._weights = weights
         layers = sum(name.startswith("lstm_") and name.endswith("/bias") for name in weights)
         self._layers = [_layer(weights, number) for number in range(layers)]
@@ -105,7 +130,7 @@ class Clone:
         Raises ChargenError if there is no model at ``path``.
         """
         file = open_model(path)
-        return cls(file.weights, file.vocabulary)
+        return cls(file.weights, file.vocabulary, file.words, file.summary.get("validation_bpc"))
 
     def _set_rows(self, rows: int) -> None:
         """Allocate a zero state and the buffers of a step for ``rows`` rows; a step then allocates nothing."""
@@ -136,12 +161,19 @@ class Clone:
         return not self._h.any()
 
     @property
-    def state(self) -> tuple[LayerState, ...]:
+    def recalled(self) -> Sequence[int]:
+        """The ids of the last characters, at most RECALLED, that have been read in one row; several rows share them."""
+        return list(self._recalled)
+
+    @property
+    def state(self) -> State:
         """A copy of the state: for each layer ``h`` and ``c``, both (rows, H). Assigning it restores it."""
-        return tuple(LayerState(self._h[s].T.copy(), self._c[s].T.copy()) for s in self._slices())
+        layers = (LayerState(self._h[s].T.copy(), self._c[s].T.copy()) for s in self._slices())
+        return State(layers, self.recalled)
 
     @state.setter
     def state(self, state: tuple[LayerState, ...]) -> None:
+        self._recalled = deque(state.recalled if isinstance(state, State) else (), RECALLED)
         if len(state[0].h) != self.rows:
             self._set_rows(len(state[0].h))
         for s, layer in zip(self._slices(), state, strict=True):
@@ -151,13 +183,19 @@ class Clone:
     def _slices(self) -> list[slice]:
         return [slice(n * self._units, (n + 1) * self._units) for n in range(len(self._layers))]
 
+    def take(self, layers: tuple[LayerState, ...], ids: Sequence[int]) -> None:
+        """Take the state of a branch of this clone, which has read ids (n,) more."""
+        self.state = State(layers, (*self._recalled, *ids))
+
     def reset_states(self) -> None:
         """Set the state to zero."""
+        self._recalled.clear()
         self._set_rows(self.rows)
 
     def repeat(self, rows: int) -> Self:
         """Return a clone of ``rows`` rows, each in the state of this clone's only row. The weights are shared."""
         other = copy.copy(self)
+        other._recalled = self._recalled.copy()
         other._set_rows(rows)
         other._h[:], other._c[:] = self._h, self._c
         other._make_logits()
@@ -172,6 +210,8 @@ class Clone:
 
     def step(self, ids: npt.NDArray[np.integer]) -> Floats:
         """Read one character in each row, ids (rows,); return `logits` (rows, V), valid until the next step."""
+        if self.rows == 1:
+            self._recalled.append(int(ids[0]))
         units, z = self._units, self._z
         gates, i, f, o, g = z[: 3 * units], *(z[k * units : (k + 1) * units] for k in range(4))
         for number, layer in enumerate(self._layers):
@@ -214,6 +254,7 @@ class Clone:
         """Read ids (n,) layer by layer, with one input product a layer; return the outputs of the top layer (n, H)."""
         if self.rows != 1:
             raise ValueError("only a clone of one row reads a text: read it first, then repeat the clone")
+        self._recalled.extend(ids.tolist())
         outputs = np.empty((len(ids), 0), np.float32)
         for layer, s in zip(self._layers, self._slices(), strict=True):
             below = outputs.shape[1]
@@ -234,17 +275,45 @@ class Clone:
     def generate(
         self, length: int, *, temperature: float = 0.7, random_seed: int | None = None, **settings: Any
     ) -> Iterator[str]:
-        """Continue the text by ``length`` characters; yield them one by one.
+        """Continue the text by ``length`` characters; yield them one by one, with ``best_of`` sentence by sentence.
 
-        ``settings`` are fields of `SampleConfig`: ``top_k``, ``top_p``, ``min_p``, ``allow``, ``forbid``. Without a
-        random seed each call draws a different text. Raises ChargenError for a setting that is out of range.
+        ``settings`` are fields of `SampleConfig`: ``top_k``, ``top_p``, ``min_p``, ``allow``, ``forbid``, ``words``,
+        ``new_words``, ``no_repeat``, ``best_of``. Without a random seed each call draws a different text. Raises
+        ChargenError for a setting that is out of range.
         """
         config = SampleConfig(length=length, temperature=temperature, **settings)
         config = SampleConfig.from_json(config.to_json())  # checks the ranges
         seed = secrets.randbits(32) if random_seed is None else random_seed
-        drawing = generators(seed, self.rows) if temperature else None
-        for piece in generate(self, Until(length), filters(config, self.vocabulary), drawing):
+        for piece in self.write(config, Until(length), generators(seed, self.rows)):
             yield from piece.text
+
+    def write(self, config: SampleConfig, until: Until, generators: Sequence[np.random.Generator]) -> Iterator[Piece]:
+        """Continue the text of each row, with a generator for each; yield pieces as `generate.generate` does."""
+        chosen = filters(config, self.vocabulary, self.words)
+        if config.best_of > 1:
+            return best_of(self, until, chosen, (generators[0], choice_of(self, config)))
+        return generate(self, until, chosen, generators if config.temperature else None)
+
+    def alternatives(
+        self,
+        count: int = 5,
+        until: str | int = "word",
+        *,
+        temperature: float = 0.7,
+        random_seed: int | None = None,
+        **settings: Any,
+    ) -> list[Alternative]:
+        """Return at most ``count`` different continuations, the most probable first; the state is unchanged.
+
+        ``until`` is "word", "sentence" or a number of characters, as for `alternatives.alternatives`. At temperature 0
+        they are the most probable ones; else they are drawn, without a random seed other ones each time. ``settings``
+        are those of `generate`.
+        """
+        config = SampleConfig.from_json(SampleConfig(temperature=temperature, **settings).to_json())
+        seed = secrets.randbits(32) if random_seed is None else random_seed
+        (generator,) = generators(seed, 1)
+        chosen = filters(config, self.vocabulary, self.words)
+        return alternatives(self, count, until, chosen, generator if temperature else None)
 
     @property
     def fingerprint(self) -> str:
@@ -261,7 +330,9 @@ class Clone:
         A saved state at ``path`` is replaced. Raises ChargenError, with the file intact, if it is any other file.
         """
         check_state_path(path)
-        fields = {"model": self.fingerprint, "generator": generator.bit_generator.state if generator else None}
+        text = self.vocabulary.decode(np.array(self.recalled[-SAVED_TEXT:], np.int64))
+        numbers = generator.bit_generator.state if generator else None
+        fields = {"model": self.fingerprint, "generator": numbers, "text": text}
         write_arrays(path, state_arrays(self.state), StateHeader, fields)
 
     def load_state(self, path: Path) -> np.random.Generator | None:
@@ -282,7 +353,7 @@ class Clone:
                     generator.bit_generator.state = header.generator
                 except (ValueError, OverflowError):
                     raise DamagedError("generator: its numbers are too large") from None
-        self.state = state_of(arrays)
+        self.state = State(state_of(arrays), self.vocabulary.encode_known(header.text)[0].tolist())
         return generator
 
 

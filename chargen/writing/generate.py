@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from chargen.text.vocabulary import UNKNOWN, Vocabulary
-from chargen.writing.sampler import Filter, draw, nats_of
+from chargen.writing.sampler import Filter, Follower, draw, nats_of, repeated, started
 
-LENGTH, SIGNAL = "length", "signal"  # `Piece.stopped_by`, where it is not a stop text
+LENGTH, SIGNAL, STUCK = "length", "signal", "no-repeat"  # `Piece.stopped_by`, where it is not a stop text
 BATCH_ROWS = 256  # at most: larger batches are hardly faster
 BATCH_CHARACTERS = 2**22  # at most: the text of all rows but the first is kept until the rows before are shown
 BATCH_LOGITS = 2**22  # at most: the filters take some 50 bytes for each
@@ -34,6 +34,10 @@ class CharacterModel(Protocol):
     @property
     def is_fresh(self) -> bool:
         """Whether nothing has been read."""
+
+    @property
+    def recalled(self) -> Sequence[int]:
+        """The ids of the last characters that have been read in one row."""
 
     def feed(self, text: str) -> object:
         """Read a text in the only row."""
@@ -57,7 +61,7 @@ class Piece(NamedTuple):
     sample: int  # the sample's number, from 0
     text: str
     nats: Sequence[float]  # of each character: its negative log-probability under the model, before any filter
-    stopped_by: str | None = None  # on the sample's last piece: LENGTH, SIGNAL, or the stop text before which it ends
+    stopped_by: str | None = None  # on the last piece: LENGTH, SIGNAL, STUCK, or the stop text before which it ends
 
 
 Drawing = Callable[[int, int], Sequence[np.random.Generator]]  # (count, first) -> generators, as `sampler.generators`
@@ -83,6 +87,9 @@ def generate(
     back while they may be the beginning of a stop text. Every character drawn has been read, those of a stop text
     included. A row whose sample has ended is dropped from the model. When ``until.stopping`` returns true, all samples
     end.
+
+    Filters that follow the text begin with what the model has read in one row (`Clone.recalled`). A sample for which
+    they leave no character ends before it, with STUCK.
     """
     length, stops, stopping = until
     if length and model.is_fresh:
@@ -92,10 +99,18 @@ def generate(
     if not length:
         yield from (Piece(sample, "", (), LENGTH) for sample in running)
         return
+    filters, following = repeated(started(filters, model.recalled), model.rows, generators)
     for drawn in range(1, length + 1):
         ids = draw(model.logits, filters, None if generators is None else [generators[i] for i in running])
+        if (stuck := stuck_rows(following)) is not None:
+            yield from (held[running[row]].release(Piece(running[row], "", ()), STUCK) for row in np.flatnonzero(stuck))
+            if stuck.all():
+                return
+            running, ids = drop(model, following, running, stuck), ids[~stuck]
         nats = nats_of(model.logits, ids)
         model.step(ids)
+        for one in following:
+            one.wrote(ids)
         last = LENGTH if drawn == length else SIGNAL if stopping() else None
         ended = np.zeros(len(running), bool)
         for row, sample in enumerate(running):
@@ -108,8 +123,23 @@ def generate(
         if ended.all():
             return
         if ended.any():
-            model.keep(np.flatnonzero(~ended))
-            running = [sample for sample, done in zip(running, ended, strict=True) if not done]
+            running = drop(model, following, running, ended)
+
+
+def stuck_rows(following: Sequence[Follower]) -> npt.NDArray[np.bool_] | None:
+    """Return the rows (rows,) for which the last draw had no character; None if there are none."""
+    return next((one.stuck for one in following if one.stuck is not None and one.stuck.any()), None)
+
+
+def drop(
+    model: CharacterModel, following: Sequence[Follower], running: list[int], ended: npt.NDArray[np.bool_]
+) -> list[int]:
+    """Drop the rows that have ended, some but not all; return the samples of the others."""
+    rows = np.flatnonzero(~ended)
+    model.keep(rows)
+    for one in following:
+        one.keep(rows)
+    return [sample for sample, done in zip(running, ended, strict=True) if not done]
 
 
 def samples(
@@ -155,6 +185,16 @@ class Held:
         piece = Piece(sample, self._text[:free], tuple(self._nats[:free]))
         self._text, self._nats = self._text[free:], self._nats[free:]
         return piece
+
+    def add_all(self, text: Piece) -> tuple[Piece, int]:
+        """Add a text up to the end of the first stop text; return the piece as `add` does, and how much was added."""
+        piece = Piece(text.sample, "", ())
+        for place, (character, nats) in enumerate(zip(text.text, text.nats, strict=True), 1):
+            more = self.add(text.sample, character, nats)
+            piece = Piece(text.sample, piece.text + more.text, (*piece.nats, *more.nats), more.stopped_by)
+            if piece.stopped_by is not None:
+                return piece, place
+        return piece, len(text.text)
 
     def release(self, piece: Piece, stopped_by: str) -> Piece:
         """Return the sample's last piece: ``piece`` and the characters that were held back."""

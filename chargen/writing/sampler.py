@@ -1,9 +1,13 @@
 """From logits to a character's id: the filters, in a fixed order, then the draw.
 
-The order is **allow**, **temperature**, **top_k**, **top_p**, **min_p**, draw. Temperature comes before top_p and
-min_p, so that they see the probabilities that it makes. Each filter works on what the previous one kept, and each keeps
-at least one character. All filters work on the last axis of logits (..., V); a character that a filter removes
-gets the logit -inf.
+The order is **allow**, **words**, **no_repeat**, **temperature**, **top_k**, **top_p**, **min_p**, draw. What may be
+written at all comes first, so that each later filter chooses among such characters. Words comes before no_repeat: a
+word can always go on, and no_repeat looks ahead to the word's end, so that it rarely leaves no character. Temperature
+comes before top_p and min_p, so that they see the probabilities that it makes. Each filter works on what the previous
+one kept, and each keeps at least one character. All filters work on the last axis of logits (..., V); a character that
+a filter removes gets the logit -inf.
+
+Words and no_repeat depend on the text so far, which they follow row by row: they are each a `Follower`.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +24,35 @@ import numpy.typing as npt
 from chargen import ChargenError
 from chargen.config import SampleConfig
 from chargen.text.vocabulary import Vocabulary
+from chargen.writing.repeats import NoRepeat
+from chargen.writing.words import ANY, Tree, Words, known_words
 
 Logits = npt.NDArray[np.float64]
 Filter = Callable[[Logits], Logits]
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A filter that depends on the text so far. `started` returns it ready for a model's rows."""
+
+    @property
+    def stuck(self) -> npt.NDArray[np.bool_] | None:
+        """The rows (rows,) in which the last call left no character, so that the text ends; None if there are none."""
+
+    def start(self, text: Sequence[int]) -> Self:
+        """Return the filter of one row that goes on from a text, ids (N,)."""
+
+    def repeat(self, rows: int, generators: Sequence[np.random.Generator] | None) -> Self:
+        """Return the filter of so many rows, each in the state of this one's only row."""
+
+    def __call__(self, logits: Logits) -> Logits:
+        """Filter the logits (rows, V)."""
+
+    def wrote(self, ids: npt.NDArray[np.integer]) -> None:
+        """Follow the character that each row has written, ids (rows,)."""
+
+    def keep(self, rows: npt.NDArray[np.intp]) -> None:
+        """Drop all rows but these (n,), which may be repeated."""
 
 
 def allow(logits: Logits, allowed: npt.NDArray[np.bool_]) -> Logits:
@@ -80,14 +111,16 @@ def probabilities(logits: Logits) -> Logits:
     return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
-def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
-    """Return the filters of a configuration, in their order. At temperature 0 only ``allow`` is among them.
+def filters(config: SampleConfig, vocabulary: Vocabulary, words: str | None = None) -> list[Filter]:
+    """Return the filters of a configuration, in their order. At temperature 0 only those before it are among them.
 
-    Raises ChargenError for an invalid expression, or if no character of the vocabulary is allowed.
+    ``words`` is the packed list of words in the model file. Raises ChargenError for an invalid expression, for words
+    that can't be had, or if no character of the vocabulary is allowed.
     """
     chosen: list[Filter] = []
+    drawn = np.array([c != vocabulary.unknown for c in vocabulary.characters])
+    allowed = drawn.copy()
     if config.allow is not None or config.forbid is not None:
-        allowed = np.array([c != vocabulary.unknown for c in vocabulary.characters])
         for option, pattern, wanted in (("--allow", config.allow, True), ("--forbid", config.forbid, False)):
             if pattern is not None:
                 matches = expression(option, pattern).fullmatch
@@ -95,6 +128,14 @@ def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
         if not allowed.any():
             raise ChargenError("no character of the model's vocabulary may be drawn: relax --allow or --forbid")
         chosen.append(partial(allow, allowed=allowed))
+    if config.new_words and (config.words == ANY or not config.temperature):
+        raise ChargenError("--new-words is a probability of --words: give --words, and a --temperature above 0")
+    tree = None
+    if config.words != ANY:
+        tree = Tree(known_words(config.words, words, vocabulary), vocabulary, allowed)
+        chosen.append(Words(tree, config.new_words))
+    if config.no_repeat is not None:
+        chosen.append(NoRepeat(config.no_repeat, np.flatnonzero(~drawn).tolist(), tree))
     if config.temperature:
         if config.temperature != 1:
             chosen.append(partial(temperature, degree=config.temperature))
@@ -105,6 +146,22 @@ def filters(config: SampleConfig, vocabulary: Vocabulary) -> list[Filter]:
         if config.min_p is not None:
             chosen.append(partial(min_p, p=config.min_p))
     return chosen
+
+
+def started(chosen: Sequence[Filter], text: Sequence[int]) -> list[Filter]:
+    """Return the filters of one row that goes on from a text, ids (N,)."""
+    return [one.start(text) if isinstance(one, Follower) else one for one in chosen]
+
+
+def repeated(
+    chosen: Sequence[Filter], rows: int, generators: Sequence[np.random.Generator] | None
+) -> tuple[list[Filter], list[Follower]]:
+    """Return the `started` filters for so many rows in the same state, and the followers among them.
+
+    ``generators`` are those of the draws, as in `draw`.
+    """
+    filters = [one.repeat(rows, generators) if isinstance(one, Follower) else one for one in chosen]
+    return filters, [one for one in filters if isinstance(one, Follower)]
 
 
 # A part of an expression that matches a single character: an escape, a class, or a literal character.

@@ -369,6 +369,54 @@ def test_interactive_answers_lines_until_the_input_ends(trained):
     assert "there is no command /no" in result.stderr
 
 
+def test_interactive_offers_words_in_a_pipe(trained, here):
+    lines = "the \n/words 2\n1\n saw\n\n/undo\n/save out.txt\n/save out.txt\n9\n"
+    result = run("sample", "--model", trained, "--interactive", "--length", 9, "--temperature", 0, stdin=lines)
+    assert result.exit_code == 0
+    assert re.search(r"^  1  \S", result.stdout, re.M)
+    assert re.search(r"^  2  ", result.stdout, re.M)
+    assert (here / "out.txt").read_text("utf-8").endswith(" saw")
+    assert "exists and is left as it is" in result.stderr
+    assert "there are 2 alternatives" in result.stderr
+    assert max(map(len, result.stdout.replace("> ", "").split("\n"))) <= 120
+
+
+def test_words_and_repetition(trained, here):
+    book = set((here / "book.txt").read_text("utf-8").split())
+    fixed = ["--model", trained, "--seed", "the ", "--random-seed", 3, "--length", 400]
+    text = run("sample", *fixed, "--temperature", 1.5, "--words", "book", "--no-seed").stdout
+    assert set(text.split()[:-1]) <= book
+    assert (
+        text != run("sample", *fixed, "--temperature", 1.5, "--words", "book", "--new-words", 0.5, "--no-seed").stdout
+    )
+    (here / "list").write_text("hat cat", "utf-8")
+    text = run("sample", *fixed, "--words", "list", "--no-seed").stdout
+    assert set(text.split()[:-1]) <= {"hat", "cat"}
+    text = run("sample", *fixed, "--no-repeat", 9).stdout
+    assert len({text[i : i + 9] for i in range(396)}) == 396
+    made = run("sample", *fixed, "--best-of", 3, "--count", 2, "--json", "--no-repeat", 2).stdout
+    assert [json.loads(line)["stopped_by"] for line in made.splitlines()] == ["no-repeat"] * 2
+    made = run("sample", *fixed, "--best-of", 3, "--json").stdout
+    assert json.loads(made)["settings"]["best_of"] == 3
+    assert run("sample", *fixed, "--best-of", 3, "--json").stdout == made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--new-words", "0.1"], "--new-words is a probability of --words"),
+        (["--best-of", "2", "--temperature", "0"], "--best-of chooses among draws"),
+        (["--words", "none.txt"], "none.txt"),
+        (["--words", "book", "--allow", "[a-z]"], "--words needs a character between words"),
+    ],
+)
+def test_words_that_cannot_be_had_are_one_line(trained, here, arguments, message):
+    result = run("sample", "--model", trained, *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("Error") == 1
+
+
 def test_what_would_fail_at_the_end_fails_before_anything_is_drawn(trained, here):
     (here / "poem").write_text("roses")
     for options in (["--output", "nowhere/text"], ["--save-state", "poem"], ["--save-state", "nowhere/state"]):

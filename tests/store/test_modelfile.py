@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -29,6 +29,14 @@ def test_a_model_comes_back_as_it_was(model, tmp_path):
     back = ModelFile.read(tmp_path / "m")
     assert (back.vocabulary, back.config, back.summary, back.extra) == (model.vocabulary, SHAPE, {"step": 7}, {})
     assert all((back.weights[name] == model.weights[name]).all() for name in model.weights)
+
+
+def test_the_words_of_the_text_travel_with_the_model(model, tmp_path):
+    replace(model, words="eJw=").write(tmp_path / "m")
+    back = ModelFile.read(tmp_path / "m")
+    assert (back.words, back.for_inference().words, back.for_training().words) == ("eJw=", "eJw=", None)
+    model.write(tmp_path / "old")
+    assert ModelFile.read(tmp_path / "old").words is None
 
 
 def test_equal_models_are_equal_files(model, tmp_path):

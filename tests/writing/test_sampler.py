@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from chargen import ChargenError
 from chargen.config import SampleConfig
 from chargen.text.vocabulary import Vocabulary
+from chargen.text.words import packed
+from chargen.writing.repeats import NoRepeat
 from chargen.writing.sampler import (
     allow,
     draw,
@@ -14,10 +16,13 @@ from chargen.writing.sampler import (
     min_p,
     nats_of,
     probabilities,
+    repeated,
+    started,
     temperature,
     top_k,
     top_p,
 )
+from chargen.writing.words import Words
 
 # Four symbols, a to d, with probabilities that are easy to add up.
 P = np.array([0.1, 0.4, 0.3, 0.2])
@@ -99,8 +104,44 @@ def test_another_order_of_the_filters_would_keep_other_characters():
     assert kept([allowing, by_rank, heating, by_sum, by_ratio]) == "bc"
 
 
-def test_temperature_0_has_no_filter_but_allow():
+LETTERS = Vocabulary(" abcde")
+
+
+def test_the_filters_that_follow_the_text_stand_between_allow_and_temperature():
+    config = SampleConfig(forbid="e", words="book", no_repeat=3, temperature=0.5, top_k=2, top_p=0.9, min_p=0.1)
+    chosen = filters(config, LETTERS, packed(["aa", "ab", "abc", "abd", "abe", "b", "c"]))
+    assert names([chosen[0], *chosen[3:]]) == [allow, temperature, top_k, top_p, min_p]
+    # The text is "aa ab", and "a", of which no word is to be made that repeats "aa " or " ab".
+    chosen, following = repeated(started(chosen, LETTERS.encode("aa ab a").tolist()), 2, None)
+    assert [type(one) for one in following] == [type(one) for one in chosen[1:3]] == [Words, NoRepeat]
+    logits, kept = np.log([[2, 3, 4, 5, 6, 7]] * 2), []
+    for one in chosen:
+        logits = one(logits)
+        kept.append("".join(c for c, z in zip(LETTERS.characters, logits[1], strict=True) if np.isfinite(z)))
+    # After "a" only a and b go on in a word; "b" would repeat " ab".
+    assert kept == [" abcd", "ab", "a", "a", "a", "a", "a"]
+
+
+def test_another_place_of_the_filters_that_follow_the_text_would_keep_other_characters():
+    chosen = filters(SampleConfig(words="book", no_repeat=2, top_k=2, temperature=1), LETTERS, packed(["ab", "ac"]))
+    words, repeats, by_rank = repeated(started(chosen, LETTERS.encode("ab a").tolist()), 1, None)[0]
+
+    def kept(order):
+        logits = np.log([[2, 3, 9, 4, 6, 7]])
+        for one in order:
+            logits = one(logits)
+        return "".join(c for c, z in zip(LETTERS.characters, logits[0], strict=True) if np.isfinite(z))
+
+    assert kept([words, repeats, by_rank]) == "c"
+    assert kept([by_rank, words, repeats]) == "b"  # the two likeliest are b and e: only b goes on, and it must repeat
+    assert isinstance(repeats, NoRepeat)
+    assert repeats.stuck is not None
+
+
+def test_temperature_0_has_no_filter_but_those_that_come_before_it():
     assert names(filters(SampleConfig(top_k=2, allow="[ab]", temperature=0), ABCD)) == [allow]
+    chosen = filters(SampleConfig(top_k=2, words="book", no_repeat=3, temperature=0), LETTERS, packed(["ab"]))
+    assert [type(one) for one in chosen] == [Words, NoRepeat]
 
 
 def test_allow_and_forbid_match_single_characters_and_the_newline_too():
