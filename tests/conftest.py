@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -27,6 +28,10 @@ for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SI
 # A test process for each core: each does with one.
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+# A busy machine takes longer for a case than Hypothesis allows.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 from chargen.cli import main  # noqa: E402  - after the environment
 from chargen.files.disk import locked  # noqa: E402

@@ -234,7 +234,7 @@ def test_a_file_that_is_cut_off_is_named_in_one_line_or_read_as_far_as_it_goes(t
 
 @pytest.mark.parametrize("kind", [*making.MAKERS, "zip", "tar"])
 @given(st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 def test_a_file_with_wrong_bytes_is_named_in_one_line_or_read(tmp_path, kind, data):
     book = ["A few words.", "And some others in a paragraph."]
     if kind in making.MAKERS:
