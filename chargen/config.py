@@ -290,9 +290,9 @@ class SampleConfig(Config):
     )
     words: str = option(
         "any",
-        "Write only words that occur in the book, or in a text FILE.",
+        "Write only words of the book, of the book and its base model, or of FILE.",
         group="Drawing",
-        metavar="any|book|FILE",
+        metavar="any|book|base|FILE",
     )
     new_words: float = option(
         0.0,

@@ -214,7 +214,7 @@ def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
     from chargen.writing.sampler import filters
 
     until, config, clone = Until(job.config.length, job.stops, stopping), job.config, job.clone
-    chosen = filters(config, clone.vocabulary, clone.words)
+    chosen = filters(config, clone.vocabulary, clone.words, clone.base_words)
     if config.best_of > 1:
         return best_samples(clone, job.samples, until, chosen, (job.drawing, choice_of(clone, config)))
     return samples(clone, job.samples, until, chosen, job.drawing if config.temperature else None)

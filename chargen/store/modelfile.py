@@ -2,7 +2,8 @@
 
 The file has the layout of `files.arrays`. Its header adds ``vocabulary``, ``unknown`` (the character that stands for
 rare ones, if there is one), ``model`` (the ModelConfig), ``summary``, and in a model file ``words`` (those of the
-text, as `text.words.packed` writes them). The weights are float32, in Keras's shapes and gate order (i, f, g, o)::
+text, as `text.words.packed` writes them). ``base_words`` are those of the models that it began from, if any, in the
+same form; checkpoints have them too. The weights are float32, in Keras's shapes and gate order (i, f, g, o)::
 
     embedding               (V, E)
     lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1; layer 0 reads the embedding
@@ -43,6 +44,7 @@ from chargen.config import ModelConfig
 from chargen.files.arrays import Arrays, Header, Shapes, read_arrays, write_arrays
 from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, errors_of, shown
 from chargen.text.vocabulary import Vocabulary
+from chargen.text.words import united
 
 ADVICE = "restore a copy, or train again"
 
@@ -161,6 +163,7 @@ class ModelHeader(Header):
     summary: Summary
     unknown: str | None = None
     words: str | None = None
+    base_words: str | None = None
 
     KIND: ClassVar[str] = "model"
     DTYPES: ClassVar[tuple[str, ...]] = ("F32", "F16", "I8")
@@ -220,6 +223,7 @@ class ModelFile:
     summary: Mapping[str, Any]  # the fields of `Summary`
     extra: Arrays  # "optimizer/..." and "state/..." of a checkpoint; empty for a model
     words: str | None = None  # of the text, packed by `text.words`; checkpoints and older files have none
+    base_words: str | None = None  # of the models that it began from, in the same form
 
     HEADER: ClassVar[type[ModelHeader]] = ModelHeader
 
@@ -229,6 +233,7 @@ class ModelFile:
             "vocabulary": self.vocabulary.characters,
             **({} if self.vocabulary.unknown is None else {"unknown": self.vocabulary.unknown}),
             **({} if self.words is None else {"words": self.words}),
+            **({} if self.base_words is None else {"base_words": self.base_words}),
             "model": self.config.to_json(),
             "summary": dict(self.summary),
         }
@@ -245,7 +250,8 @@ class ModelFile:
             vocabulary = Vocabulary(header.vocabulary, header.unknown)
             names = weight_shapes(len(vocabulary), header.model)
             weights = {name: _in_float32(name, arrays) for name in names}
-        return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays, header.words)
+        lists = (header.words, header.base_words)
+        return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays, *lists)
 
     def for_inference(self) -> ModelFile:
         """Return the model as sampling, evaluation and every export use it, without optimizer and state.
@@ -262,13 +268,17 @@ class ModelFile:
             for name, value in (("dense/kernel", 0), ("dense/bias", -60_000)):
                 weights[name] = weights[name].copy()
                 weights[name][..., unknown] = value
-        return ModelFile(weights, self.vocabulary, replace(self.config, output_rank=0), self.summary, {}, self.words)
+        return replace(self, weights=weights, config=replace(self.config, output_rank=0), extra={})
 
     def for_training(self) -> ModelFile:
-        """Return the model as training left it, at temperature 1, without optimizer and state."""
+        """Return the model as training left it, at temperature 1, without optimizer and state.
+
+        Its words are those of a base now. Raises DamagedError if a list of words is damaged.
+        """
         summary = {name: value for name, value in self.summary.items() if name != "temperature"}
         weights = with_temperature(self.weights, 1 / self.summary.get("temperature", 1))
-        return ModelFile(weights, self.vocabulary, self.config, summary, {})
+        words = united(self.words, self.base_words)
+        return ModelFile(weights, self.vocabulary, self.config, summary, {}, None, words)
 
 
 def quantized(matrix: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -291,7 +291,8 @@ def _fill(folder: Path, config: RunConfig, corpus: Corpus, parent: ModelFile | N
     if parent is not None:
         weights = extend_vocabulary(parent, corpus.vocabulary, config.train.random_seed)
         summary = {"sha256": corpus.sha256, "progress": asdict(Progress())}
-        Checkpoint(weights, corpus.vocabulary, config.model, summary, {}).write(folder / CHECKPOINT)
+        words = parent.base_words
+        Checkpoint(weights, corpus.vocabulary, config.model, summary, {}, base_words=words).write(folder / CHECKPOINT)
     disk.write_beside(folder / CONFIG, _json(config.to_json()))
 
 

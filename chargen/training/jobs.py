@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chargen import ChargenError
 from chargen.config import Execution
-from chargen.store.modelfile import ModelFile
+from chargen.files.reading import errors_of
+from chargen.store.modelfile import ADVICE, ModelFile
 from chargen.store.run import Run, RunConfig, find_model
 from chargen.text.corpus import Advance, Corpus, Part, cache_folder, read
 from chargen.text.sources import STANDARD_INPUT
@@ -86,7 +87,9 @@ class _Parent(NamedTuple):
     def at(cls, path: Path) -> _Parent:
         """Read a run or a model file."""
         found = find_model(path)
-        return cls(found, ModelFile.read(found).for_training())
+        model = ModelFile.read(found)
+        with errors_of(found, ADVICE):
+            return cls(found, model.for_training())
 
 
 def new(request: Request, replicas: int, advance: Advance = lambda characters: None) -> Decision:

@@ -111,7 +111,8 @@ class Conversation:
 
     def _alternatives(self) -> Iterator[str]:
         """Draw the next alternatives, and yield their list."""
-        chosen = filters(self.config, self._clone.vocabulary, self._clone.words)
+        clone = self._clone
+        chosen = filters(self.config, clone.vocabulary, clone.words, clone.base_words)
         generator = self._generator if self.config.temperature else None
         self._offered = alternatives(self._clone, self._count, self._until, chosen, generator)
         for number, (text, probability) in enumerate(self._offered, 1):

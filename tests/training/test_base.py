@@ -10,6 +10,7 @@ from chargen.config import Execution, TrainConfig
 from chargen.store.modelfile import ModelFile, in_int8, quantized
 from chargen.store.run import Run, open_model
 from chargen.text.corpus import read
+from chargen.text.words import unpacked
 from chargen.training import jobs
 from chargen.training.base import base_path, reading_bits
 from chargen.training.plan import Request
@@ -158,3 +159,20 @@ def test_sixty_steps_from_the_real_base_model_learn_the_bundled_book(here):
     run = Run(here / "runs" / "book")
     assert run.config.parent == str(base_path().resolve())
     assert run.metrics()[-1]["validation_bpc"] < 1.6
+
+
+def test_the_words_of_the_base_stay_with_a_run_that_begins_from_it_is_resumed_and_exported(fake, here, base):
+    (here / "new.txt").write_text("a zebra crossed the river\n" * 60, "utf-8")
+    train("new.txt", "--from", str(base), "--steps", "3")
+    assert invoke("train", "--resume", "runs/new", "--steps", "5").exit_code == 0
+    assert invoke("export", "--model", here / "runs" / "new", "--format", "chargen", "--output", here).exit_code == 0
+    (here / "runs" / "new").rename(here / "moved")
+    for path in (here / "moved" / "model.safetensors", here / "new.safetensors"):
+        file = ModelFile.read(path)
+        assert unpacked(file.words) == ("a", "crossed", "river", "the", "zebra")
+        assert file.base_words == ModelFile.read(base).words
+    written = invoke("sample", "--model", here / "new.safetensors", "--words", "base", "--length", "200")
+    assert written.exit_code == 0, written.stderr
+    refused = invoke("sample", "--model", base, "--words", "base")
+    assert refused.exit_code == 1
+    assert "use --words book" in refused.stderr
