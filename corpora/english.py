@@ -3,7 +3,7 @@
 There are two commands::
 
     python -m chargen.corpora.english BOOKS PREPARED
-    python -m chargen.corpora.english --words PREPARED/training english.safetensors
+    python -m chargen.corpora.english --words PREPARED/training runs/english/model.safetensors
 
 BOOKS is a folder of text files named ``Author - Title.txt``, one work each. PREPARED gets the same works, cleaned and
 set in the typography of one of the usual sources, in the folders ``training`` and ``kept-out``; the beginnings of those

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,11 @@ class Conversation:
             "restart": self._restart,
             "help": lambda _: HELP,
         }
+
+    @property
+    def commands(self) -> Iterable[str]:
+        """The names of the commands, without the slash."""
+        return self._commands
 
     @property
     def text(self) -> str:
