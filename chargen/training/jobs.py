@@ -21,7 +21,7 @@ from chargen.text.sources import STANDARD_INPUT
 from chargen.text.streams import Streams
 from chargen.text.vocabulary import Vocabulary
 from chargen.training import plan
-from chargen.training.base import reading_bits
+from chargen.training.base import reading
 from chargen.training.plan import Machine, Request
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def new(request: Request, replicas: int, advance: Advance = lambda characters: N
         nonlocal parent, begins
         assert request.base is not None
         base = _Parent.at(request.base)
-        helps, begins = plan.base_helps(reading_bits(base.model, corpus), request, corpus, machine.speed)
+        helps, begins = plan.base_helps(reading(base.model, corpus), request, corpus, machine.speed)
         parent = base if helps else None
         return base.model.vocabulary if helps else None
 

@@ -11,6 +11,7 @@ from prompt_toolkit.document import Document
 from chargen.commands.prompt import completer, completions, last_word, line_reader
 from tests.conftest import HANG, command
 
+READY = b"\x1b[?2004h"  # prompt_toolkit reads a line
 WORDS = ("The", "river", "rivers", "rivulet", "the", "their", "then", "thirty")
 
 
@@ -85,12 +86,14 @@ def test_the_tab_key_completes_a_command_and_the_arrow_brings_a_line_back(traine
             assert time.monotonic() < deadline, seen[-200:]
             seen += os.read(terminal, 4096)
 
-    until(b"> ")
-    os.write(terminal, b"/temp\t 0.5\r")
-    until(b"temperature 0.5")
-    until(b"> ")
+    until(READY)
+    os.write(terminal, b"/temp")
+    until(b"/temperature")  # the list of completions
+    os.write(terminal, b"\t 0.5\r")
+    until(b"temperature 0.5\r\n")
+    until(READY)
     os.write(terminal, b"\x1b[A\x7f4\r")  # the line before, its last character replaced
-    until(b"temperature 0.4")
+    until(b"temperature 0.4\r\n")
     os.write(terminal, b"/quit\r")
     assert process.wait(timeout=HANG) == 0
     os.close(terminal)

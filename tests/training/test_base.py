@@ -12,7 +12,7 @@ from chargen.store.run import Run, open_model
 from chargen.text.corpus import read
 from chargen.text.words import unpacked
 from chargen.training import jobs
-from chargen.training.base import base_path, reading_bits
+from chargen.training.base import base_path, reading
 from chargen.training.plan import Request
 from tests.conftest import chargen, invoke
 from tests.training.test_loop import finish, told
@@ -93,8 +93,15 @@ def test_a_text_that_the_base_model_reads_well_begins_from_it_and_may_add_charac
 def test_a_text_that_the_base_model_reads_badly_begins_from_nothing(fake, here, base, words):
     (here / "new.txt").write_text("".join(words[k * k % len(words)] for k in range(2000)), "utf-8")
     output = train("new.txt", "--steps", "3")
-    assert "begins    from nothing: english, which reads this text at" in output
+    assert "begins    from nothing: english reads this text at" in output
     assert Run(here / "runs" / "new").config.parent is None
+
+
+def test_a_text_of_words_that_the_base_model_knows_begins_from_it_however_it_is_written(fake, here, base, text):
+    (here / "new.txt").write_text("\n\n- ".join(text.upper().split()), "utf-8")
+    output = train("new.txt", "--steps", "3")
+    assert "bits per character and knows 100% of its words" in " ".join(output.split())
+    assert Run(here / "runs" / "new").config.parent == str(base.resolve())
 
 
 @pytest.mark.parametrize("options", [["--from", "scratch"], ["--units", "8"], ["--layers", "2"], ["--embedding", "9"]])
@@ -137,19 +144,20 @@ def test_a_run_from_the_base_model_resumes_to_the_same_bytes_and_is_exported(her
 
 def test_the_bits_of_excerpts_are_close_to_the_bits_of_the_text(here, trained, text):
     model = open_model(trained)
-    bits = reading_bits(model, read(["book.txt"]))
-    assert bits == pytest.approx(model.summary["validation_bpc"], abs=0.3)
+    found = reading(model, read(["book.txt"]))
+    assert found.known_words == 1
+    assert found.bits == pytest.approx(model.summary["validation_bpc"], abs=0.3)
 
 
-@pytest.mark.parametrize("words", ["ab", "abc", "the cat"])
+@pytest.mark.parametrize("words", ["at", "hat", "the cat"])
 def test_the_bits_of_a_text_of_a_few_characters_are_finite(here, trained, words):
     (here / "new.txt").write_text(words, "utf-8")
-    assert 0 < reading_bits(open_model(trained), read(["new.txt"])) < float("inf")
+    assert 0 < reading(open_model(trained), read(["new.txt"])).bits < float("inf")
 
 
 def test_a_text_without_known_characters_costs_more_bits_than_any_model_could_save(here, trained):
     (here / "new.txt").write_text("天地玄黄" * 99, "utf-8")
-    assert reading_bits(open_model(trained), read(["new.txt"])) == float("inf")
+    assert reading(open_model(trained), read(["new.txt"])).bits == float("inf")
 
 
 @pytest.mark.long
