@@ -12,6 +12,7 @@ from chargen.terminal import cut, fitted, width
 if TYPE_CHECKING:
     from chargen.config import TrainConfig
     from chargen.network.model import CharLM
+    from chargen.store.runconfig import RunConfig
     from chargen.text.corpus import Advance
     from chargen.text.vocabulary import Vocabulary
     from chargen.training.jobs import Job
@@ -68,7 +69,7 @@ class Screen:
             self._advance(record.step, f"epoch {record.epoch:.2f}  {record.bpc:.3f} bpc")
         elif isinstance(record, Planned):
             self._bar.total = record.stop * self._window
-            self._write(fitted(planned_line(record, self._job.run.config.train), sys.stdout, indent=10))
+            self._write(fitted(planned_line(record, self._job.run.config), sys.stdout, indent=10))
         elif isinstance(record, Replanned):
             self._bar.total = record.stop * self._window
             self._write(fitted(replanned_line(record), sys.stdout))
@@ -104,11 +105,15 @@ def dropout_line(training: TrainConfig) -> str:
     return ", ".join([*known, f"{later} follow once the speed is known"] if later else known)
 
 
-def planned_line(planned: Planned, training: TrainConfig) -> str:
+def planned_line(planned: Planned, config: RunConfig) -> str:
     """Return, in a line, how long the training will be at the measured speed."""
+    from chargen.training.schedule import most_passes
+
+    passes = planned.epochs * (1 - config.start / planned.stop)
+    enough = config.parent is not None and passes >= most_passes(config)
     return (
         f"time      {planned.characters_per_second:,.0f} characters a second: {planned.stop:,} steps, "
-        f"{planned.epochs:.1f} epochs; {dropout_line(training)}"
+        f"{planned.epochs:.1f} epochs{', as more would not help' if enough else ''}; {dropout_line(config.train)}"
     )
 
 

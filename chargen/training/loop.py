@@ -120,7 +120,7 @@ class Session:
         self._job, settings = job, job.run.config.train
         self._rows = rows_of(settings.batch_size, self.worker)
         self._window = settings.batch_size * settings.seq_length
-        self._sizes = TextSizes(self._window, len(job.validation.ids))
+        self._sizes = TextSizes(self._window, len(job.validation.ids), len(job.training.ids))
         vocabulary = job.corpus.vocabulary
         few = len(vocabulary) >= FEW_TEMPERATURES_VOCABULARY
         self._temperatures = FEW_TEMPERATURES if few else TEMPERATURES

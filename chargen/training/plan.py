@@ -93,8 +93,7 @@ def plan(request: Request, corpus: Corpus, machine: Machine) -> RunConfig:
     rate = chosen.pop("learning_rate")
     model = ModelConfig(**{**chosen, **request.model})
     if request.parent is not None:
-        read = _read(model.units, characters, len(corpus.vocabulary), train, machine.speed)
-        rate = fine_tuning_rate(read / characters)
+        rate = FINE_TUNING_RATE
     batch_size, seq_length = train.batch_size, train.seq_length
     if "batch_size" not in explicit:
         at_most, shorten = max(batch_size, replicas), "seq_length" not in explicit
@@ -150,11 +149,6 @@ def dropout_rates(units: int, characters: int, passes: float) -> dict[str, float
         "dropout": round(min(HIGHEST_DROPOUT, max(0.0, dropout)), 2),
         "weight_drop": round(min(HIGHEST_WEIGHT_DROP, max(0.0, weight_drop)), 2),
     }
-
-
-def fine_tuning_rate(passes: float) -> float:
-    """Return the highest learning rate of a run that begins from another model and reads its text so many times."""
-    return round(FINE_TUNING_RATE * min(1, FINE_TUNING_PASSES / passes), 5)
 
 
 def fine_tuning_dropout(passes: float) -> dict[str, float]:
