@@ -306,4 +306,4 @@ def test_a_paragraph_without_end_is_read_in_little_memory(tmp_path, name, make, 
         return most
 
     peak(1000)
-    assert peak(600_000) < 12_000_000
+    assert peak(200_000) < 12_000_000

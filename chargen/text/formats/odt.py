@@ -57,6 +57,7 @@ def text(opened: IO[bytes], options: Options) -> Iterator[str]:
         elif kind == "text":
             if paragraphs:
                 lines.write_words(name)
+                yield body.take()
         elif start and name in LEFT_OUT:
             skipped, why = 1, CONTENTS if name.endswith(("index", "content")) else HIDDEN if name in COMMENTS else ""
         elif name == "text:note":
