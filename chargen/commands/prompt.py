@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from chargen.text.words import JOINERS
+from chargen.writing.words import LAST
+
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
 
 PROMPT = "> "
-LAST = chr(0x10FFFF)  # no word contains it
 FEWEST_LETTERS = 2  # of a word that is completed
 MOST_WORDS = 200  # that are looked at ..
 SHOWN_WORDS = 7  # .. and shown, the shortest first
@@ -61,7 +63,7 @@ def last_word(line: str) -> str:
     """Return what may be completed at a line's end: the line if it is a command without arguments, or its last word."""
     if re.fullmatch(r"/[a-z-]*", line):
         return line
-    found = re.search(r"[^\W\d_]+(['’-][^\W\d_]+)*$", line)
+    found = re.search(rf"[^\W\d_]+([{re.escape(JOINERS)}][^\W\d_]+)*$", line)
     return found[0] if found else ""
 
 

@@ -211,7 +211,7 @@ def base_helps(reading: Reading, request: Request, corpus: Corpus, speed: float)
         reads += f" and knows {reading.known_words:.0%} of its words"
         if reading.known_words < FEWEST_KNOWN_WORDS:
             return False, (
-                f"from nothing: {BASE} {reads}; it helps up to {MOST_BASE_BITS:g} bits, or with "
+                f"from nothing: {BASE} {reads}; it helps up to {MOST_BASE_BITS:g} bits, or if it knows "
                 f"{FEWEST_KNOWN_WORDS:.0%} of the words"
             )
     if read > MOST_BASE_CHARACTERS:

@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from contextlib import ExitStack
 from typing import IO, Any
 from xml.parsers.expat import ExpatError
 
@@ -116,13 +117,12 @@ class Careful(io.RawIOBase):
 
 def copied(stream: IO[bytes], head: bytes = b"") -> IO[bytes]:
     """Return a temporary file with ``head`` and the rest of a stream; it has no name and goes when it is closed."""
-    file: Any = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    try:
+    with ExitStack() as undo:
+        file: Any = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
+        undo.callback(file.close)
         file.write(head)
         while data := stream.read(BLOCK_BYTES):
             file.write(data)
-    except BaseException:
-        file.close()
-        raise
-    file.seek(0)
-    return file  # type: ignore[no-any-return]
+        file.seek(0)
+        undo.pop_all()
+        return file  # type: ignore[no-any-return]
