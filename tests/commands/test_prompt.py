@@ -1,17 +1,14 @@
 """In a conversation, commands and words of the book are completed while a line is typed."""
 
-import os
 import sys
-import time
 
 import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from chargen.commands.prompt import completer, completions, last_word, line_reader
-from tests.conftest import HANG, command
+from tests.conftest import PROMPT, Terminal
 
-READY = b"\x1b[?2004h"  # prompt_toolkit reads a line
 WORDS = ("The", "river", "rivers", "rivulet", "the", "their", "then", "thirty")
 
 
@@ -71,29 +68,14 @@ def test_without_prompt_toolkit_or_a_terminal_lines_are_read_plainly(monkeypatch
 
 
 def test_the_tab_key_completes_a_command_and_the_arrow_brings_a_line_back(trained, here):
-    pty = pytest.importorskip("pty", reason="there are no pseudo-terminals on Windows")
-    import subprocess
-
-    terminal, its_end = pty.openpty()
-    words = command("sample", "--model", str(trained), "--interactive", "--length", "5")
-    environment = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
-    process = subprocess.Popen(words, cwd=here, stdin=its_end, stdout=its_end, stderr=its_end, env=environment)
-    os.close(its_end)
-
-    def until(text: bytes) -> None:
-        seen, deadline = b"", time.monotonic() + HANG
-        while text not in seen:
-            assert time.monotonic() < deadline, seen[-200:]
-            seen += os.read(terminal, 4096)
-
-    until(READY)
-    os.write(terminal, b"/temp")
-    until(b"/temperature")  # the list of completions
-    os.write(terminal, b"\t 0.5\r")
-    until(b"temperature 0.5\r\n")
-    until(READY)
-    os.write(terminal, b"\x1b[A\x7f4\r")  # the line before, its last character replaced
-    until(b"temperature 0.4\r\n")
-    os.write(terminal, b"/quit\r")
-    assert process.wait(timeout=HANG) == 0
-    os.close(terminal)
+    terminal = Terminal("sample", "--model", str(trained), "--interactive", "--length", "5", cwd=here)
+    terminal.until(PROMPT)
+    terminal.type(b"/temp")
+    terminal.until(b"/temperature")  # the list of completions
+    terminal.type(b"\t 0.5\r")
+    terminal.until(b"temperature 0.5\r\n")
+    terminal.until(PROMPT)
+    terminal.type(b"\x1b[A\x7f4\r")  # the line before, its last character replaced
+    terminal.until(b"temperature 0.4\r\n")
+    terminal.type(b"/quit\r")
+    assert terminal.close() == 0
