@@ -122,6 +122,7 @@ def test_a_signal_ends_sampling_with_what_was_drawn_written(trained, here, numbe
     assert chargen("sample", "--model", str(trained), "--load-state", "state", cwd=here).returncode == 0
 
 
+@pytest.mark.long
 def test_interactive_on_a_terminal_edits_lines_stops_writing_and_goes_on(trained, here):
     terminal = Terminal("sample", "--model", str(trained), "--interactive", "--length", "50000000", cwd=here)
     terminal.until(PROMPT)

@@ -513,6 +513,7 @@ def test_a_model_file_by_itself_can_be_gone_on_from_though_its_text_is_not_known
     assert "old text  not compared: it cannot be read" in result.output
 
 
+@pytest.mark.long
 def test_files_are_documents_and_patterns_and_compressed_ones_are_read(here, text):
     folder = here / "books"
     folder.mkdir()

@@ -29,6 +29,7 @@ def test_without_files_it_scores_the_validation_text_as_training_did(trained, he
     assert figures_of("--model", str(trained), "--split", "training")["characters"] > 8 * figures["characters"]
 
 
+@pytest.mark.long
 def test_a_file_is_scored_by_every_method(trained, here):
     text = "the cat sat on a mat and saw what it was " * 20 + "\né!"
     (here / "new.txt").write_text(text, "utf-8")

@@ -67,6 +67,7 @@ def test_without_prompt_toolkit_or_a_terminal_lines_are_read_plainly(monkeypatch
     assert line_reader([], ())() == "> typed"
 
 
+@pytest.mark.long
 def test_the_tab_key_completes_a_command_and_the_arrow_brings_a_line_back(trained, here):
     terminal = Terminal("sample", "--model", str(trained), "--interactive", "--length", "5", cwd=here)
     terminal.until(PROMPT)

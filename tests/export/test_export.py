@@ -28,7 +28,7 @@ SCRIPTS = [pytest.param(*p, marks=[LONG] * (p[0] in SLOW)) for p in PAIRS if FOR
 TRAINED = "trained, of 2 layers"
 LAYERS = {"of 1 layer": 1, "of 3 layers": 3}
 EVERY = [
-    pytest.param(*pair, which, marks=[LONG] * (pair[0] in SLOW and which == "of 1 layer"))
+    pytest.param(*pair, which, marks=[LONG] * (which != TRAINED and (pair[0] in SLOW or pair[1] != "none")))
     for pair in PAIRS
     for which in (TRAINED, *LAYERS)
 ]

@@ -59,6 +59,7 @@ def test_the_lessons_are_listed(here):
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(LESSONS)
 
 
+@pytest.mark.long
 def test_a_lesson_is_shown_on_the_terminal_and_on_a_page_that_is_never_overwritten(here):
     done = invoke("lab", "lengths", "--quick", "--output", "out")
     assert done.exit_code == 0, done.stderr

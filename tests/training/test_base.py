@@ -128,6 +128,7 @@ def test_what_rare_characters_become_does_not_depend_on_how_often_a_run_is_resum
     assert invoke("train", "--resume", "runs/new", "--steps", "3").exit_code == 0
 
 
+@pytest.mark.long
 def test_a_run_from_the_base_model_resumes_to_the_same_bytes_and_is_exported(here, base):
     settings = TrainConfig(batch_size=4, seq_length=8, steps=6)
     left = []

@@ -149,6 +149,7 @@ def test_three_workers_equal_one_within_tolerance_and_each_other_to_the_bit(alon
 
 
 @pytest.mark.xdist_group("alone")
+@pytest.mark.long
 def test_a_run_of_one_process_goes_on_with_two(alone):
     run = again(alone, "mixed")
     some_steps(run, 20)

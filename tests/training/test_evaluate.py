@@ -137,6 +137,7 @@ def test_a_dynamic_evaluation_can_not_foretell_chance(model):
 
 
 @pytest.mark.parametrize("unroll", ["loop", pytest.param("keras", marks=LONG)])
+@pytest.mark.long
 def test_a_dynamic_evaluation_gains_on_a_text_that_repeats_and_leaves_the_weights_as_they_were(trained, unroll):
     file = open_model(trained)
     model = CharLM.of(file, Execution(unroll))

@@ -137,6 +137,7 @@ def test_a_run_killed_at_any_write_goes_on_to_the_same_bytes(corpus, fake, often
         assert trained(f"run-{rename}") == whole, rename
 
 
+@pytest.mark.long
 def test_forty_steps_at_once_and_interrupted_are_the_same_bytes(corpus):
     whole = begin(corpus, "whole")
     finish(whole, corpus)
@@ -220,6 +221,7 @@ def test_a_checkpoint_is_there_before_the_first_step(corpus, fake):
         assert Checkpoint.read(run.checkpoint_path).summary["progress"]["step"] == 0
 
 
+@pytest.mark.long
 def test_validation_leaves_the_training_alone(corpus, monkeypatch):
     often, seldom = begin(corpus, "often"), begin(corpus, "seldom")
     monkeypatch.setattr("chargen.training.schedule.FEWEST_STEPS", 3)

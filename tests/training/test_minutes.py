@@ -119,7 +119,7 @@ def test_a_run_given_minutes_ends_when_they_are_over(corpus, clock):
 
 
 @pytest.mark.parametrize("slowness", [0.5, 2.0])
-@pytest.mark.parametrize("validations", ["often", "seldom"])
+@pytest.mark.parametrize("validations", ["often", pytest.param("seldom", marks=pytest.mark.long)])
 def test_a_run_ends_in_its_minutes_though_the_speed_changes_at_half_time(corpus, clock, request, slowness, validations):
     request.getfixturevalue(validations)
     clock.slowness = from_half_time(slowness)
@@ -154,7 +154,7 @@ def test_the_learning_rate_goes_on_from_where_it_is(corpus, clock, often, slowne
     assert run.config.knot.first_stop == planned.stop
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_a_steady_speed_with_noise_is_planned_once(corpus, clock, often, seed):
     noise = random.Random(seed)
     clock.slowness = lambda now: noise.uniform(0.95, 1.05)
@@ -223,6 +223,7 @@ def test_a_run_trained_further_has_all_of_its_new_minutes(corpus, clock):
     assert clock.now - before == pytest.approx(60, rel=0.05)
 
 
+@pytest.mark.long
 def test_a_run_resumed_after_it_was_planned_again_ends_with_the_same_bytes(corpus, clock, often):
     clock.slowness = from_half_time(2.0)
     run = begin(corpus, "run", minutes=MINUTES)
@@ -241,6 +242,7 @@ def test_a_run_resumed_after_it_was_planned_again_ends_with_the_same_bytes(corpu
 
 
 @pytest.mark.parametrize(("write", "when"), [(0, "before"), (0, "after"), (1, "before"), (1, "after")])
+@pytest.mark.long
 def test_a_run_killed_while_it_is_planned_again_goes_on(corpus, clock, seldom, monkeypatch, write, when):
     """The checkpoint is written first, and the configuration then."""
     monkeypatch.setattr("chargen.training.loop.CHECKPOINT_SECONDS", 1000)
