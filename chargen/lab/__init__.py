@@ -18,6 +18,7 @@ LESSONS = {
     "stateful": "Does carrying the state help?",
     "alphabet": "Did it learn the letters, or only their positions?",
     "encoding": "Is a number per character enough?",
+    "words": "Words or characters, and one-hot or an embedding of words?",
     "outputs": "One output at the end, or one per character?",
     "divisible": "Why must the samples divide by the batch size, and why do shapes (1, n) and (B, n) not broadcast?",
     "cosine": "What do a plain net, a stateless LSTM, a stateful one and a stacked stateful one make of a wave?",
