@@ -18,6 +18,7 @@ FUNCTIONS = {
     "eval": "evaluate",
     "plot": "plot",
     "export": "export",
+    "serve": "serve",
     "launch": "launch",
     "lab": "lab",
     "bench": "bench",

@@ -43,6 +43,11 @@ In a script of the page, `model.reset()` starts a text and `logits = model.read(
 
 def write(export: Export, path: Path) -> None:
     """Write the page."""
+    path.write_text(page(export), "utf-8", newline="\n")
+
+
+def page(export: Export) -> str:
+    """Return the page."""
     model = export.model
     matrices, vectors = packed(model.weights, model.config.layers, int8=export.quantize == "int8")
     clone = Clone(unpacked(matrices, vectors, export.about), model.vocabulary)
@@ -55,7 +60,7 @@ def write(export: Export, path: Path) -> None:
         "parity": parity_text(clone, export.seed),
     }
     here = files("chargen.export")
-    page = here.joinpath("page.html").read_text("utf-8")
+    template = here.joinpath("page.html").read_text("utf-8")
     parts = {
         "title": escape(export.name),
         "colours": colours(),
@@ -65,7 +70,7 @@ def write(export: Export, path: Path) -> None:
         "vectors": encoded(vectors.astype("<f4").tobytes()),
         "matrices": encoded(matrices.astype("<f4" if matrices.dtype == np.float32 else "i1").tobytes()),
     }
-    path.write_text(re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page), "utf-8", newline="\n")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
 def encoded(data: bytes) -> str:

@@ -41,6 +41,11 @@ class Batch:
         return bool(self._rows or self._waiting or self._entering)
 
     @property
+    def rows(self) -> int:
+        """The rows of the last step."""
+        return len(self._rows)
+
+    @property
     def jobs(self) -> set[Job]:
         """The jobs that have not ended."""
         return {*self._waiting, *self._present()}

@@ -68,7 +68,8 @@ class Client:
         """The texts and their ends as `chargen sample` has them."""
         model, count = clone(), len(self.job.generators)
         model.feed(self.prompt)
-        texts, ends = defaultdict(str), {}
+        texts: dict[int, str] = defaultdict(str)
+        ends = {}
         chosen, drawing = filters(CONFIGS[self.which], MODEL.vocabulary, WORDS), partial(generators, self.seed)
         if self.choice is None:
             found = samples(model, count, self.until, chosen, None if self.job.greedy else drawing)
