@@ -177,9 +177,8 @@ def listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise ChargenError(
-            f"cannot listen on port {port} of {host}: {error.strerror}; choose another --port or --host"
-        ) from None
+        why = error.strerror.partition(" (while")[0] if error.strerror else error
+        raise ChargenError(f"cannot listen on port {port} of {host}: {why}; choose another --port or --host") from None
 
 
 def address(host: str, opened: socket.socket) -> str:
