@@ -13,6 +13,7 @@ from chargen.process import INTERRUPTED
 
 # Each command is a function of the module of its name, in the order of the work.
 FUNCTIONS = {
+    "text": "text",
     "train": "train",
     "sample": "sample",
     "eval": "evaluate",

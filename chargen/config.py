@@ -196,15 +196,19 @@ class TrainConfig(Config):
         minimum=0,
         maximum=2**63 - 1,
     )
-    encoding: str = option("utf-8", "Encoding of the text files.", group="Text")
+    encoding: str | None = option(None, "Encoding of the text files; by default UTF-8 or a guess.", group="Text")
     join: bool = option(False, "Carry the state from one file into the next.", group="Text")
-    keep_boilerplate: bool = option(False, "Keep Project Gutenberg's header and licence.", group="Text")
+    keep_boilerplate: bool = option(
+        False, "Keep the header and licence of Project Gutenberg, and the imprints of EPUBs.", group="Text"
+    )
+    keep_markup: bool = option(False, "Read Markdown and HTML as they are, with their marks.", group="Text")
     min_count: int = option(
         1,
         "Characters occurring less often become unknown.",
         group="Text",
         minimum=1,
     )
+    unwrap: bool = option(False, "Join the lines of paragraphs that are hard-wrapped.", group="Text")
     normalize: str = option("nfc", "Unicode normalization of the text.", group="Text", choices=("nfc", "none"))
     cache: str | None = option(
         None,
@@ -286,9 +290,9 @@ class SampleConfig(Config):
     )
     words: str = option(
         "any",
-        "Write only words that occur in the book, or in a text FILE.",
+        "Write only words of the book, of the book and its base model, or of FILE.",
         group="Drawing",
-        metavar="any|book|FILE",
+        metavar="any|book|base|FILE",
     )
     new_words: float = option(
         0.0,

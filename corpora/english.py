@@ -1,4 +1,9 @@
-"""Prepare books for the training of the base model: ``python -m chargen.corpora.english BOOKS PREPARED``.
+"""Prepare books for the training of the base model, and put the list of their words into its file.
+
+There are two commands::
+
+    python -m chargen.corpora.english BOOKS PREPARED
+    python -m chargen.corpora.english --words PREPARED/training runs/english/model.safetensors
 
 BOOKS is a folder of text files named ``Author - Title.txt``, one work each. PREPARED gets the same works, cleaned and
 set in the typography of one of the usual sources, in the folders ``training`` and ``kept-out``; the beginnings of those
@@ -12,13 +17,21 @@ import string
 import sys
 import textwrap
 import zlib
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+
+from chargen.store.modelfile import ModelFile
+from chargen.text.vocabulary import Vocabulary
+from chargen.text.words import packed, word_list
 
 # The authors whose works measure the base and the recipe of fine-tuning; the base never reads them.
 KEPT_OUT = ("Anna Katharine Green", "Jerome K. Jerome", "John Buchan", "Stephen Crane", "Willa Cather")
 
 VALIDATION_CHARACTERS = 12_000  # of each of these works
+
+WORKS_OF_A_WORD = 3  # at least: most misprints and most names of characters are in fewer
 
 LETTERS = "àáâäæçèéêëïñôöÆÉ"
 MARKS = " !\"$&'()*,-.:;?[]_—‘’“”£\n"
@@ -104,5 +117,25 @@ def main(books: Path, prepared: Path) -> None:
             (prepared / name / path.name).write_text(part, encoding="utf-8")
 
 
+def words_of_works(folder: Path, vocabulary: Vocabulary) -> list[str]:
+    """Return the words that are in at least WORKS_OF_A_WORD of a folder's text files, in code-point order.
+
+    Each word is in every capitalisation in which it is in that many works, if the vocabulary can write it.
+    """
+    works = Counter[str]()
+    for path in folder.glob("*.txt"):
+        works.update(word_list(path.read_text(encoding="utf-8"), vocabulary))
+    return sorted(word for word, count in works.items() if count >= WORKS_OF_A_WORD)
+
+
+def add_words(folder: Path, path: Path) -> None:
+    """Replace the list of words in the model file ``path``, of float32 weights, by that of a folder of works."""
+    model = ModelFile.read(path)
+    replace(model, words=packed(words_of_works(folder, model.vocabulary))).write(path)
+
+
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:3]))
+    if sys.argv[1:2] == ["--words"]:
+        add_words(*map(Path, sys.argv[2:4]))
+    else:
+        main(*map(Path, sys.argv[1:3]))

@@ -3,17 +3,20 @@
 import atexit
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -28,6 +31,10 @@ for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SI
 for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+# A busy machine takes longer for a case than Hypothesis allows.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
+
 from chargen.cli import main  # noqa: E402  - after the environment
 from chargen.files.disk import locked  # noqa: E402
 
@@ -40,7 +47,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 SMALL = ["--units", "12", "--embedding", "6", "--batch-size", "4", "--seq-length", "8"]
-HANG = 1200  # seconds after which a process hangs; it is ten times what a slow day needs
+HANG = 600  # seconds after which a process hangs; it is ten times what a slow day needs
 WORDS = [
     *("the", "cat", "sat", "on", "a", "mat", "and", "saw", "what"),
     *("it", "was", "that", "the", "old", "hat", "had", "in", "it\n"),
@@ -163,3 +170,39 @@ def chargen(*arguments: str, cwd: Path, stdin: bytes | None = None) -> subproces
     """Run the command as a process of its own."""
     done = subprocess.run(command(*arguments), cwd=cwd, input=stdin, capture_output=True, timeout=HANG, check=False)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+PROMPT = b"\x1b[?2004h"  # prompt_toolkit reads a line
+
+
+class Terminal:
+    """The command in a pseudo-terminal, in which a person types."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        pty = pytest.importorskip("pty", reason="there are no pseudo-terminals on Windows")
+        self._ours, theirs = pty.openpty()
+        environment = {**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+        words = command(*arguments)
+        self.process = subprocess.Popen(words, cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        self._unread = b""
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._ours, keys)
+
+    def until(self, text: bytes) -> bytes:
+        """Return what the terminal shows up to and with ``text``. What comes after it is read by the next call."""
+        deadline = time.monotonic() + HANG
+        while text not in self._unread:
+            left = max(0, deadline - time.monotonic())
+            assert select.select([self._ours], [], [], left)[0], f"{text!r} is not in {self._unread[-200:]!r}"
+            self._unread += os.read(self._ours, 4096)
+        shown, _, self._unread = self._unread.partition(text)
+        return shown + text
+
+    def close(self) -> int:
+        """Wait for the command's end and return its exit code."""
+        code = self.process.wait(timeout=HANG)
+        os.close(self._ours)
+        return code

@@ -1,6 +1,5 @@
 """Real processes: killed, stopped, installed from a wheel."""
 
-import os
 import random
 import re
 import signal
@@ -14,7 +13,7 @@ import pytest
 
 from chargen.store.modelfile import Checkpoint
 from chargen.store.run import Run
-from tests.conftest import HANG, SMALL, chargen, command, invoke, once
+from tests.conftest import HANG, PROMPT, SMALL, Terminal, chargen, command, invoke, once
 
 KILLS = 5
 STEPS = "2000"
@@ -124,30 +123,16 @@ def test_a_signal_ends_sampling_with_what_was_drawn_written(trained, here, numbe
 
 
 def test_interactive_on_a_terminal_edits_lines_stops_writing_and_goes_on(trained, here):
-    import pty
-
-    terminal, its_end = pty.openpty()
-    words = command("sample", "--model", str(trained), "--interactive", "--length", "50000000")
-    process = subprocess.Popen(words, cwd=here, stdin=its_end, stdout=its_end, stderr=its_end, close_fds=True)
-    os.close(its_end)
-
-    def until(text: bytes) -> bytes:
-        seen, deadline = b"", time.monotonic() + HANG
-        while text not in seen:
-            assert time.monotonic() < deadline, seen[-200:]
-            seen += os.read(terminal, 4096)
-        return seen
-
-    until(b"> ")
-    os.write(terminal, b"zthe \x01\x04\n")  # to the line's beginning, and the z, which the model never saw, is deleted
-    assert b"never seen" not in until(b"that")
-    process.send_signal(signal.SIGINT)  # ends the turn, not the program
-    until(b"\r\n> ")
-    os.write(terminal, b"/length 5\n")
-    until(b"length 5")
-    os.write(terminal, b"/quit\n")
-    assert process.wait(timeout=HANG) == 0
-    os.close(terminal)
+    terminal = Terminal("sample", "--model", str(trained), "--interactive", "--length", "50000000", cwd=here)
+    terminal.until(PROMPT)
+    terminal.type(b"zthe \x01\x04\n")  # to the line's beginning, and the z, which the model never saw, is deleted
+    assert b"never seen" not in terminal.until(b"that")
+    terminal.process.send_signal(signal.SIGINT)  # ends the turn, not the program
+    terminal.until(PROMPT)
+    terminal.type(b"/length 5\n")
+    terminal.until(b"length 5")
+    terminal.type(b"/quit\n")
+    assert terminal.close() == 0
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(here):

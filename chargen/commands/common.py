@@ -239,7 +239,7 @@ class Texts(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path or pattern; fail if nothing matches."""
-        from chargen.text.documents import expanded
+        from chargen.text.sources import expanded
 
         super().convert(str(expanded(value)[0]), param, ctx)
         return value

@@ -62,7 +62,7 @@ NAMED_FILES = 3  # at most, in a title
 )
 @click.option("--surprisal", "shaded", is_flag=True, help="Write the text, each character shaded by its surprisal.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the shaded text to this new file.")
-@click.option("--encoding", type=Encoding(), default="utf-8", show_default=True, help="Encoding of the files.")
+@click.option("--encoding", type=Encoding(), help="Encoding of the files; by default UTF-8 or a guess.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def evaluate(files: tuple[str, ...], **values: Any) -> None:
     """Measure how well a model predicts FILES: nats and bits per character, perplexity.
@@ -155,7 +155,7 @@ def own_text(model: Path | None, split: str, *, with_training: bool) -> tuple[st
     return training, Read(name, (corpus.vocabulary.decode(part.ids),), starts=part.starts)
 
 
-def given_texts(files: tuple[str, ...], encoding: str, model: ModelFile) -> Read:
+def given_texts(files: tuple[str, ...], encoding: str | None, model: ModelFile) -> Read:
     """Return the texts of files, without those that are not text or too short for a prediction; name these."""
     from chargen.text.corpus import documents
 

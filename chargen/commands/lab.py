@@ -44,7 +44,7 @@ TITLE_WIDTH = 12  # least width of a title that is wrapped, in columns
     type=click.Path(exists=True),
     help="Text of one author, for the lesson author; give one for each. [default: three bundled texts]",
 )
-@click.option("--encoding", type=Encoding(), default="utf-8", show_default=True, help="Encoding of the texts.")
+@click.option("--encoding", type=Encoding(), help="Encoding of the texts; by default UTF-8 or a guess.")
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), help=f"Folder for a page with pictures, {PAGE}."
 )
@@ -110,7 +110,9 @@ def check_output(path: Path) -> None:
         raise ChargenError(f"{path.parent} can't be written: {error.strerror}; name another folder") from None
 
 
-def read_setting(text: str | None, texts: tuple[str, ...], encoding: str, random_seed: int, quick: bool) -> Setting:
+def read_setting(
+    text: str | None, texts: tuple[str, ...], encoding: str | None, random_seed: int, quick: bool
+) -> Setting:
     """Return the texts and the options of the experiments."""
     from chargen.config import TrainConfig
     from chargen.lab import Setting

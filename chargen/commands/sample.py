@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -213,7 +213,7 @@ def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
     from chargen.writing.sampler import filters
 
     until, config, clone = Until(job.config.length, job.stops, stopping), job.config, job.clone
-    chosen = filters(config, clone.vocabulary, clone.words)
+    chosen = filters(config, clone.vocabulary, clone.words, clone.base_words)
     if config.best_of > 1:
         return best_samples(clone, job.samples, until, chosen, (job.drawing, choice_of(clone, config)))
     return samples(clone, job.samples, until, chosen, job.drawing if config.temperature else None)
@@ -341,18 +341,19 @@ def advice(text: str, vocabulary: Vocabulary, *, escapes: bool) -> str:
 
 def converse(job: Job) -> int:
     """Read lines from standard input and write the model's answers until the input ends; return the exit code."""
-    with suppress(ImportError):  # Windows has no readline; its console edits lines
-        import readline  # noqa: F401  - gives input() line editing and history
+    from chargen.commands.prompt import line_reader
     from chargen.terminal import Clusters, shown
+    from chargen.text.words import unpacked
     from chargen.writing.interactive import Conversation
 
     if job.seed:
         job.clone.feed(job.seed)
     conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0], job.seed)
+    read_line = line_reader([*conversation.commands, "quit"], unpacked(job.clone.words) if job.clone.words else ())
     say("Write a line, and the model continues; /words offers words to choose from, /help lists the commands.")
     while True:
         try:
-            line = input("> ")
+            line = read_line()
         except EOFError:
             say()
             return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from chargen.terminal import cut, fitted, width
@@ -10,6 +12,8 @@ from chargen.terminal import cut, fitted, width
 if TYPE_CHECKING:
     from chargen.config import TrainConfig
     from chargen.network.model import CharLM
+    from chargen.store.runconfig import RunConfig
+    from chargen.text.corpus import Advance
     from chargen.text.vocabulary import Vocabulary
     from chargen.training.jobs import Job
     from chargen.training.loop import Record, Recovery, Validation
@@ -19,6 +23,17 @@ PREVIEW_CHARACTERS = 96  # written at each validation, or more where the termina
 TITLES = """
                           bits per character
     step   epoch    time  training  validation      rate  characters/s"""
+
+
+@contextmanager
+def reading() -> Iterator[Advance]:
+    """Show a progress bar if reading takes long; yield the function to call with the number of characters just read."""
+    from tqdm import tqdm
+
+    with tqdm(
+        desc="reading", unit=" characters", unit_scale=True, miniters=1, delay=1, disable=None, leave=False
+    ) as bar:
+        yield bar.update
 
 
 class Screen:
@@ -54,7 +69,7 @@ class Screen:
             self._advance(record.step, f"epoch {record.epoch:.2f}  {record.bpc:.3f} bpc")
         elif isinstance(record, Planned):
             self._bar.total = record.stop * self._window
-            self._write(fitted(planned_line(record, self._job.run.config.train), sys.stdout, indent=10))
+            self._write(fitted(planned_line(record, self._job.run.config), sys.stdout, indent=10))
         elif isinstance(record, Replanned):
             self._bar.total = record.stop * self._window
             self._write(fitted(replanned_line(record), sys.stdout))
@@ -90,11 +105,15 @@ def dropout_line(training: TrainConfig) -> str:
     return ", ".join([*known, f"{later} follow once the speed is known"] if later else known)
 
 
-def planned_line(planned: Planned, training: TrainConfig) -> str:
+def planned_line(planned: Planned, config: RunConfig) -> str:
     """Return, in a line, how long the training will be at the measured speed."""
+    from chargen.training.schedule import most_passes
+
+    passes = planned.epochs * (1 - config.start / planned.stop)
+    enough = config.parent is not None and passes >= most_passes(config)
     return (
         f"time      {planned.characters_per_second:,.0f} characters a second: {planned.stop:,} steps, "
-        f"{planned.epochs:.1f} epochs; {dropout_line(training)}"
+        f"{planned.epochs:.1f} epochs{', as more would not help' if enough else ''}; {dropout_line(config.train)}"
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -21,12 +21,12 @@ from chargen.config import BASE, SCRATCH, Execution, ModelConfig, TrainConfig, r
 if TYPE_CHECKING:
     from chargen.network.model import CharLM
     from chargen.store.run import Run
-    from chargen.text.corpus import Advance, Corpus
+    from chargen.text.corpus import Corpus
     from chargen.training.jobs import Decision, Job
     from chargen.training.plan import Request
 
 from chargen.commands.common import UNROLLS, Command, Stop, Texts, configured, option_names, options, quiet, say
-from chargen.commands.screen import Screen, dropout_line
+from chargen.commands.screen import Screen, dropout_line, reading
 
 OLD_TEXT_CHARACTERS = 100_000  # of the parent's text, on which this run is compared with its parent
 LENGTHS = {"minutes", "epochs", "steps"}  # options that say how long a run is
@@ -241,17 +241,6 @@ def nothing_left(run: Run, path: Path | None = None) -> bool:
     say(f"{path} is finished, at step {progress.step:,}: there is nothing left to do")
     say(f"train it further with: chargen train --resume {quote(str(path))} --epochs 5", indent=None)
     return True
-
-
-@contextmanager
-def reading() -> Iterator[Advance]:
-    """Show a progress bar if reading takes long; yield the function to call with the number of characters just read."""
-    from tqdm import tqdm
-
-    with tqdm(
-        desc="reading", unit=" characters", unit_scale=True, miniters=1, delay=1, disable=None, leave=False
-    ) as bar:
-        yield bar.update
 
 
 def show_plan(job: Job, path: Path, reason: str, reasons: Mapping[str, str]) -> None:

@@ -53,7 +53,7 @@ FORMATS = {
     "onnx": Format(".onnx", "onnxruntime, C++, browsers", ("none", "int8"), ("onnx", "onnxruntime"), "onnx"),
     "html": Format(".html", "any browser", ("int8", "none"), snippet=False),
     "numpy": Format(".numpy", "Python with NumPy"),
-    "chargen": Format(".safetensors", "chargen", ("float16", "none"), snippet=False),
+    "chargen": Format(".safetensors", "chargen", ("float16", "int8", "none"), snippet=False),
 }
 QUANTIZATIONS = tuple(dict.fromkeys(numbers for form in FORMATS.values() for numbers in form.quantizations))
 

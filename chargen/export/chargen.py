@@ -1,4 +1,4 @@
-"""A model file in half the size, for `chargen sample --model` and `chargen train --from` elsewhere."""
+"""A smaller model file, in float16 or int8, for `chargen sample --model` and `chargen train --from` elsewhere."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from chargen.export import Export
 from chargen.export.verify import Read, Reference, compare
+from chargen.store.modelfile import in_int8
 from chargen.writing.clone import Clone
 
 NOTE = """
@@ -18,9 +19,12 @@ $name` trains it further on another text.
 
 
 def write(export: Export, path: Path) -> None:
-    """Write the model file, with float16 or float32 weights."""
-    dtype = np.float16 if export.quantize == "float16" else np.float32
-    weights = {name: array.astype(dtype) for name, array in export.model.weights.items()}
+    """Write the model file, with weights in float16, int8 or float32."""
+    weights = export.model.weights
+    if export.quantize == "float16":
+        weights = {name: array.astype(np.float16) for name, array in weights.items()}
+    elif export.quantize == "int8":
+        weights = in_int8(weights)
     replace(export.model, weights=weights, extra={}).write(path)
 
 

@@ -23,21 +23,23 @@ import numpy.typing as npt
 from chargen.export import Export
 from chargen.export.verify import GREEDY_CHARACTERS, TOLERANCE, Reference, compare, disagreement
 from chargen.files.arrays import Arrays
-from chargen.store.modelfile import weight_shapes
+from chargen.store.modelfile import quantized, weight_shapes
 from chargen.text.vocabulary import LOOKALIKES, Vocabulary
+from chargen.text.words import JOINERS, is_letter
 from chargen.writing.clone import Clone, Floats
 from chargen.writing.generate import opening
 from chargen.writing.shading import LEVELS, colours
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+SCRIPTS = ("model", "sampling", "reader", "draft", "view", "offers", "editor", "start")  # of the page, in this order
 BROWSER_SECONDS = 60  # in which a browser must have verified the page
 
 NOTE = """
 Open $name in a browser: it needs no network and no server. It continues your text, and shows at its top whether it
 computes what the model computes.
 
-In a script of the page, `model.reset()` starts a text and `logits = model.read(ids.get("T"))` reads one character;
-`characters[likeliest(logits)]` is the most likely next character.
+In a script of the page, `const {logits, state} = await step([ids.get("T")], zeroState)` reads one character, and
+`characters[likeliest(logits.at(-1))]` is the most likely next one.
 """
 
 
@@ -57,19 +59,23 @@ def page(export: Export) -> str:
         "seed": export.seed,
         "opening": opening(model.vocabulary),
         "lookalikes": LOOKALIKES,
+        "letters": "".join(c for c in model.vocabulary.characters if c.isalnum() or is_letter(c)),
+        "joiners": JOINERS,
+        "levels": LEVELS,
+        "digest": clone.fingerprint,
         "parity": parity_text(clone, export.seed),
     }
-    here = files("chargen.export")
-    template = here.joinpath("page.html").read_text("utf-8")
+    here = files("chargen.export").joinpath("page")
     parts = {
         "title": escape(export.name),
-        "colours": colours(),
-        "most": str(LEVELS),
+        "style": here.joinpath("page.css").read_text("utf-8").replace("{{colours}}", colours()),
+        "script": "\n".join(here.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS),
         "about": json.dumps(about).replace("<", "\\u003c"),  # so that no text can end its script element
         "product": encoded(here.joinpath("product.wasm").read_bytes()),
         "vectors": encoded(vectors.astype("<f4").tobytes()),
         "matrices": encoded(matrices.astype("<f4" if matrices.dtype == np.float32 else "i1").tobytes()),
     }
+    template = here.joinpath("page.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
@@ -102,12 +108,13 @@ def as_matrices(weights: Arrays, layers: int) -> list[tuple[Floats, Floats | Non
 
 def packed(weights: Arrays, layers: int, *, int8: bool) -> tuple[npt.NDArray[Any], Floats]:
     """Return the numbers of all matrices, int8 or float32, joined; and their scales (with int8) and biases, joined."""
-    numbers, vectors = [], []
+    numbers: list[npt.NDArray[Any]] = []
+    vectors: list[Floats] = []
     for matrix, bias in as_matrices(weights, layers):
         if int8:
-            scales = np.maximum(np.abs(matrix).max(1), np.finfo(np.float32).tiny) / np.float32(127)
-            numbers.append(np.rint(matrix / scales[:, None]).clip(-127, 127).astype(np.int8).ravel())
-            vectors.append(scales)
+            rows, scales = quantized(matrix)
+            numbers.append(rows.ravel())
+            vectors.append(scales.ravel())
         else:
             numbers.append(matrix.astype(np.float32).ravel())
         if bias is not None:

@@ -42,7 +42,12 @@ from chargen.files.reading import (
 Arrays = Mapping[str, npt.NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]
 
-DTYPES: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U32": np.dtype("<u4")}
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I8": np.dtype("i1"),
+    "U32": np.dtype("<u4"),
+}
 NO_CHECKSUM = "0" * 8  # the header's first field, until the checksum is known
 _CHECKSUM = re.compile(rb'"checksum\\*": ?\\*"([0-9a-f]{8})')
 

@@ -17,7 +17,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -32,18 +32,18 @@ _NO_LINK_ERRORS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, e
 _TAKEN_ERRORS = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # of renaming a folder to a name that is taken
 
 
-def write_beside(path: Path, data: bytes, *, new: bool = False) -> None:
-    """Write a file beside ``path``, then rename it into place, so that a kill leaves either the old or the new file.
+def write_beside(path: Path, data: bytes | Iterable[bytes], *, new: bool = False) -> None:
+    """Write a file, given whole or in blocks, beside ``path``, then rename it into place.
 
-    The new file has the permissions of the one that it replaces. With ``new``, it replaces none. Raises ChargenError,
-    and leaves an old file intact, if the disk is full, the folder cannot be written, or ``new`` is given and ``path``
-    exists.
+    So a kill leaves either the old or the new file. The new file has the permissions of the one that it replaces. With
+    ``new``, it replaces none. Raises ChargenError, and leaves an old file intact, if the disk is full, the folder
+    cannot be written, or ``new`` is given and ``path`` exists.
     """
     try:
         with temporary(path.parent) as folder:
             beside = folder / "file"
             with beside.open("xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 _sync(file)
             move(beside, path, new=new)
     except FileExistsError:

@@ -2,8 +2,8 @@
 
 The file has the layout of `files.arrays`. Its header adds ``vocabulary``, ``unknown`` (the character that stands for
 rare ones, if there is one), ``model`` (the ModelConfig), ``summary``, and in a model file ``words`` (those of the
-text, as `text.words.packed` writes them). The weights are float32, or float16 in a file that `chargen export --format
-chargen` wrote, in Keras's shapes and gate order (i, f, g, o)::
+text, as `text.words.packed` writes them). ``base_words`` are those of the models that it began from, if any, in the
+same form; checkpoints have them too. The weights are float32, in Keras's shapes and gate order (i, f, g, o)::
 
     embedding               (V, E)
     lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1; layer 0 reads the embedding
@@ -16,6 +16,11 @@ With an ``output_rank`` R in the ModelConfig, the last kernel is stored as its t
 
     dense/factor            (H, R)
     dense/kernel            (R, V)
+
+`chargen export --format chargen` writes them as float16, or matrices as int8. A row of an int8 matrix is multiplied by
+its float32 scale::
+
+    scale/<weight>          (rows, 1)
 
 A checkpoint also has Adam's two moments of each weight and the LSTM state of its B streams. It has neither where a run
 starts from another model's weights::
@@ -32,12 +37,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta, to_builtins
 
 from chargen.config import ModelConfig
 from chargen.files.arrays import Arrays, Header, Shapes, read_arrays, write_arrays
 from chargen.files.reading import Amount, Count, DamagedError, Sha256, converted, errors_of, shown
 from chargen.text.vocabulary import Vocabulary
+from chargen.text.words import united
 
 ADVICE = "restore a copy, or train again"
 
@@ -156,9 +163,10 @@ class ModelHeader(Header):
     summary: Summary
     unknown: str | None = None
     words: str | None = None
+    base_words: str | None = None
 
     KIND: ClassVar[str] = "model"
-    DTYPES: ClassVar[tuple[str, ...]] = ("F32", "F16")
+    DTYPES: ClassVar[tuple[str, ...]] = ("F32", "F16", "I8")
 
     def check(self, shapes: Shapes) -> None:
         """Raise DamagedError unless the arrays are those of the model that the header describes."""
@@ -170,9 +178,12 @@ class ModelHeader(Header):
         self.check_further(further)
 
     def check_further(self, shapes: Shapes) -> None:
-        """Raise DamagedError if there are arrays beside the weights."""
-        for name in shapes:
-            raise DamagedError(f"array {shown(name)}: a model has none of that name")
+        """Raise DamagedError if there are arrays beside the weights and their scales."""
+        weights = weight_shapes(len(self.vocabulary), self.model)
+        scales = {f"scale/{name}": (shape[0], 1) for name, shape in weights.items() if len(shape) == 2}
+        for name, shape in shapes.items():
+            if scales.get(name) != shape:
+                raise DamagedError(f"array {shown(name)}: a model has none of that name and shape")
 
 
 @dataclass(frozen=True)
@@ -212,6 +223,7 @@ class ModelFile:
     summary: Mapping[str, Any]  # the fields of `Summary`
     extra: Arrays  # "optimizer/..." and "state/..." of a checkpoint; empty for a model
     words: str | None = None  # of the text, packed by `text.words`; checkpoints and older files have none
+    base_words: str | None = None  # of the models that it began from, in the same form
 
     HEADER: ClassVar[type[ModelHeader]] = ModelHeader
 
@@ -221,6 +233,7 @@ class ModelFile:
             "vocabulary": self.vocabulary.characters,
             **({} if self.vocabulary.unknown is None else {"unknown": self.vocabulary.unknown}),
             **({} if self.words is None else {"words": self.words}),
+            **({} if self.base_words is None else {"base_words": self.base_words}),
             "model": self.config.to_json(),
             "summary": dict(self.summary),
         }
@@ -235,9 +248,10 @@ class ModelFile:
         header, arrays = read_arrays(path, cls.HEADER, CheckpointHeader, advice=ADVICE)
         with errors_of(path, ADVICE):
             vocabulary = Vocabulary(header.vocabulary, header.unknown)
-        names = weight_shapes(len(vocabulary), header.model)
-        weights = {name: arrays.pop(name).astype(np.float32, copy=False) for name in names}
-        return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays, header.words)
+            names = weight_shapes(len(vocabulary), header.model)
+            weights = {name: _in_float32(name, arrays) for name in names}
+        lists = (header.words, header.base_words)
+        return cls(weights, vocabulary, header.model, to_builtins(header.summary), arrays, *lists)
 
     def for_inference(self) -> ModelFile:
         """Return the model as sampling, evaluation and every export use it, without optimizer and state.
@@ -254,13 +268,39 @@ class ModelFile:
             for name, value in (("dense/kernel", 0), ("dense/bias", -60_000)):
                 weights[name] = weights[name].copy()
                 weights[name][..., unknown] = value
-        return ModelFile(weights, self.vocabulary, replace(self.config, output_rank=0), self.summary, {}, self.words)
+        return replace(self, weights=weights, config=replace(self.config, output_rank=0), extra={})
 
     def for_training(self) -> ModelFile:
-        """Return the model as training left it, at temperature 1, without optimizer and state."""
+        """Return the model as training left it, at temperature 1, without optimizer and state.
+
+        Its words are those of a base now. Raises DamagedError if a list of words is damaged.
+        """
         summary = {name: value for name, value in self.summary.items() if name != "temperature"}
         weights = with_temperature(self.weights, 1 / self.summary.get("temperature", 1))
-        return ModelFile(weights, self.vocabulary, self.config, summary, {})
+        words = united(self.words, self.base_words)
+        return ModelFile(weights, self.vocabulary, self.config, summary, {}, None, words)
+
+
+def quantized(matrix: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Return a matrix (rows, columns) as int8, and the scale of each row (rows, 1), by which to multiply it."""
+    scales = np.maximum(np.abs(matrix).max(1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(127)
+    return np.rint(matrix / scales).clip(-127, 127).astype(np.int8), scales
+
+
+def in_int8(weights: Arrays) -> Arrays:
+    """Return weights with `quantized` matrices and their scales, as `ModelFile.read` reads them."""
+    matrices = {name: quantized(array) for name, array in weights.items() if array.ndim == 2}
+    scales = {f"scale/{name}": scale for name, (_, scale) in matrices.items()}
+    return {**weights, **{name: numbers for name, (numbers, _) in matrices.items()}, **scales}
+
+
+def _in_float32(name: str, arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    """Take a weight and its scale from a file's arrays. Raises DamagedError if only int8 or only a scale is there."""
+    array, scale = arrays.pop(name), arrays.pop(f"scale/{name}", None)
+    if (array.dtype == np.int8) != (scale is not None):
+        raise DamagedError(f"array {name}: int8 has a scale, and other numbers have none")
+    weight = array.astype(np.float32, copy=False)
+    return weight if scale is None else weight * scale.astype(np.float32, copy=False)
 
 
 def with_temperature(weights: Arrays, temperature: float) -> Arrays:

@@ -26,7 +26,7 @@ from chargen.store.modelfile import Checkpoint, ModelFile, extend_vocabulary
 from chargen.store.modelfile import Progress as Progress
 from chargen.store.runconfig import RunConfig as RunConfig
 from chargen.text.corpus import Advance, Corpus, cache_folder, opened, read
-from chargen.text.documents import STANDARD_INPUT, expanded
+from chargen.text.sources import STANDARD_INPUT, expanded
 
 RUNS = Path("runs")
 CONFIG, MODEL, CHECKPOINT = "config.json", "model.safetensors", "checkpoint.safetensors"
@@ -291,7 +291,8 @@ def _fill(folder: Path, config: RunConfig, corpus: Corpus, parent: ModelFile | N
     if parent is not None:
         weights = extend_vocabulary(parent, corpus.vocabulary, config.train.random_seed)
         summary = {"sha256": corpus.sha256, "progress": asdict(Progress())}
-        Checkpoint(weights, corpus.vocabulary, config.model, summary, {}).write(folder / CHECKPOINT)
+        words = parent.base_words
+        Checkpoint(weights, corpus.vocabulary, config.model, summary, {}, base_words=words).write(folder / CHECKPOINT)
     disk.write_beside(folder / CONFIG, _json(config.to_json()))
 
 

@@ -82,7 +82,7 @@ class RunConfig:
             yield "stop: it is before the start"
         if self.knot is not None:
             yield from self._faults_of(self.knot)
-        if not _is_encoding(train.encoding):
+        if train.encoding is not None and not _is_encoding(train.encoding):
             yield "train.encoding: it is not a text encoding"
         if any("\0" in path for path in (*self.files, train.cache or "", self.parent or "")):
             yield "a path contains a NUL character"

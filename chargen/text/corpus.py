@@ -32,8 +32,10 @@ from chargen.config import TrainConfig
 from chargen.files.arrays import NO_CHECKSUM, checksum_matches, with_checksum
 from chargen.files.disk import locked, move, sweep, temporary, write_beside
 from chargen.files.reading import Count, DamagedError, Sha256, converted, errors_of, open_regular, parsed, read_regular
-from chargen.text.documents import BUNDLED_BOOK, STANDARD_INPUT, Reading, Source, decode, sources, text
+from chargen.text import formats
+from chargen.text.documents import Reading, decode, guesses, text
 from chargen.text.encodings import NoTextError
+from chargen.text.sources import BUNDLED_BOOK, STANDARD_INPUT, Source, sources
 from chargen.text.spool import Advance as Advance
 from chargen.text.spool import Spool, spool_documents
 from chargen.text.spool import Starts as Starts
@@ -228,7 +230,7 @@ def _remove(folder: Path) -> None:
         folder.unlink()
 
 
-def documents(paths: Sequence[str], encoding: str, normalize: str) -> tuple[list[tuple[str, str]], list[str]]:
+def documents(paths: Sequence[str], encoding: str | None, normalize: str) -> tuple[list[tuple[str, str]], list[str]]:
     """Return the name and the whole text of each file that ``paths`` name, and notes on files that are not texts.
 
     Nothing is added to a text, and its boilerplate is kept. Raises ChargenError as `read` does.
@@ -243,6 +245,7 @@ def documents(paths: Sequence[str], encoding: str, normalize: str) -> tuple[list
                 if not source.found:
                     raise
                 notes.append(f"{source.name} is {reason.what}: left out")
+    notes += [guesses(reading.guessed)] if reading.guessed else []
     if not found:
         raise ChargenError(f"{paths[0]} holds no text files: name a folder with text in it, or the files themselves")
     return found, notes
@@ -335,11 +338,14 @@ def _key(found: Sequence[Source], settings: TrainConfig, known: Vocabulary | Non
         settings.encoding,
         settings.join,
         settings.keep_boilerplate,
+        settings.keep_markup,
         settings.min_count,
         settings.normalize,
+        settings.unwrap,
         known and [known.characters, known.unknown],
     ]
-    key = json.dumps([FORMAT, unicodedata.unidata_version, options, made_from])
+    versions = formats.versions({source.kind for source in found}, guessing=settings.encoding is None)
+    key = json.dumps([FORMAT, versions, unicodedata.unidata_version, options, made_from])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -349,7 +355,7 @@ def _build(
     """Write a corpus into an empty folder: first the documents into a spool, then the spool in the vocabulary's ids."""
     with tempfile.TemporaryFile(dir=folder) as file:
         spool = Spool(file)
-        reading = Reading(settings.encoding, settings.keep_boilerplate, settings.normalize)
+        reading = Reading.of(settings)
         starts, notes = spool_documents(spool, found, reading, advance)
         starts = starts[:1] if settings.join else starts
         before = set(known.characters if known else "")

@@ -1,194 +1,89 @@
-"""Files, compressed or not, become documents: decoded, cleaned and normalised text, a block at a time.
+"""Files become documents: text of any format, decoded, cleaned and normalised, a block at a time.
 
 Characters are composed to Unicode's Normalization Form C (NFC), Standard Annex 15.
 """
 
 from __future__ import annotations
 
-import bz2
-import fnmatch
 import functools
-import glob
-import gzip
-import hashlib
-import lzma
-import os
 import re
-import sys
 import unicodedata
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module, resources
-from pathlib import Path
-from typing import IO, Any, cast
+from itertools import chain
+from typing import IO, NamedTuple
 
-from chargen import ChargenError
-from chargen.files.disk import temporary
-from chargen.files.reading import read_regular
+from chargen.config import TrainConfig
+from chargen.text import formats
 from chargen.text.encodings import NoTextError, decoded
+from chargen.text.formats.archives import DEEPEST
+from chargen.text.formats.limits import UnreadableError
+from chargen.text.formats.options import Options
 from chargen.text.gutenberg import books
+from chargen.text.sources import Source, opened, readable, seekable
+from chargen.text.unwrap import unwrapped
 
-STANDARD_INPUT = "-"
-BUNDLED_BOOK = "book.txt"
-ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 # Bytes that are read at a time. A block's text and ids fit into the processor's cache: 1 << 20 takes 2.5 times as long.
 BLOCK_BYTES = 1 << 14
+GUTENBERG = "Project Gutenberg's header and licence"
+NAMED_GUESSES = 3  # files whose encoding was guessed that a note names
 MOST_COMBINING = 30  # marks on a character, in the Stream-Safe Text Format of Unicode's Standard Annex 15
 MARKS_HELD = 1 << 16  # consecutive combining marks that are composed together
 
 
-@dataclass(frozen=True)
-class Source:
-    """A file to read."""
+class LeftOut(NamedTuple):
+    """What was left out of a file."""
 
-    name: str  # for messages
-    path: Any  # a Path, or a resource of an installed package
-    found: bool = False  # found in a folder rather than named: left out if it is not a text
-    problem: str = ""  # why it cannot be read, if that is already known
-
-    def stamp(self) -> tuple[int, ...]:
-        """Return the file's size, modification time and inode, of which at least one changes when it is written."""
-        if not isinstance(self.path, Path):  # inside an installed package, or not readable
-            return ()
-        with _readable(self):
-            status = self.path.stat()
-            return status.st_size, status.st_mtime_ns, status.st_ino
-
-    def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes; for a file that cannot be read, its problem."""
-        if self.problem:
-            return self.problem
-        with _readable(self), self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def sources(paths: Sequence[str]) -> Iterator[list[Source]]:
-    """Yield the files that ``paths`` name: files, folders, patterns (``books/*.txt``), ``-`` for standard input.
-
-    A folder stands for all files in it and in its subfolders, in the order of their names, without hidden files and
-    runs. No path means the bundled book. Standard input and pipes are copied to files that exist until the context
-    ends.
-
-    Raises ChargenError for a folder without files, and if standard input is closed.
-    """
-    with temporary() as folder:
-        found: list[Source] = []
-        for path in paths:
-            if path == STANDARD_INPUT:
-                if sys.stdin is None:
-                    raise ChargenError("standard input is closed: name a file")
-                found.append(_copied("standard input", sys.stdin.buffer, folder / "stdin"))
-                continue
-            for one in expanded(path):
-                if one.is_dir() or one.is_file() or not one.exists():
-                    found += _files(one)
-                else:  # a pipe
-                    with one.open("rb") as pipe:
-                        found.append(_copied(str(one), pipe, folder / f"pipe-{len(found)}"))
-        yield found if paths else [Source(BUNDLED_BOOK, resources.files("chargen.corpora").joinpath(BUNDLED_BOOK))]
-
-
-def _copied(name: str, opened: IO[bytes], path: Path) -> Source:
-    """Copy a stream, which can be read only once, to ``path``."""
-    source = Source(name, path)
-    with path.open("wb") as file:
-        while True:
-            with _readable(source):
-                block = opened.read(BLOCK_BYTES)
-            if not block:
-                return source
-            file.write(block)
-
-
-def expanded(path: str) -> list[Path]:
-    """Return the paths that a path or a pattern stands for, sorted, each file once; itself if nothing matches."""
-    if not glob.has_magic(path) or os.path.exists(path):  # noqa: PTH110  # Path's raises for a very long name
-        return [Path(path)]
-    parts = Path(path).parts
-    if "**" not in parts:
-        return _distinct(sorted(map(Path, glob.glob(path)))) or [Path(path)]  # noqa: PTH207  # it may be absolute
-    fixed = next(n for n, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:fixed])
-    found = [one for one in _walk(root, []) if _matches(one.parts[len(root.parts) :], parts[fixed:])]
-    return found or [Path(path)]
-
-
-def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Return whether the names in a path match the parts of a pattern; ``**`` matches any number of folders."""
-    if not pattern:
-        return not names
-    if pattern[0] == "**":
-        return (len(pattern) == 1 and bool(names)) or any(_matches(names[n:], pattern[1:]) for n in range(len(names)))
-    return bool(names) and fnmatch.fnmatch(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
-
-
-def _walk(folder: Path, problems: list[OSError]) -> list[Path]:
-    """Return the files in a folder and its subfolders, sorted, each once, without hidden files and runs.
-
-    Links are followed, but no folder is entered twice. Errors of reading folders are added to ``problems``.
-    """
-    found, entered = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=problems.append):
-        here = Path(parent)
-        identity = _identity(here)
-        # Runs are often made beside the texts. Their files are not texts, and change.
-        if identity in entered or ("config.json" in names and _is_run(here / "config.json")):
-            folders.clear()
-            continue
-        entered.add(identity)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [here / name for name in names if not name.startswith(".")]
-    return _distinct(sorted(one for one in found if one.is_file()))
-
-
-def _distinct(paths: Iterable[Path]) -> list[Path]:
-    """Return the paths without those that lead to the same file or folder as an earlier one."""
-    first: dict[object, Path] = {}
-    for path in paths:
-        first.setdefault(_identity(path), path)
-    return list(first.values())
-
-
-def _identity(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError:  # a dangling link
-        return path
-    return status.st_dev, status.st_ino
-
-
-def _files(path: Path) -> Iterator[Source]:
-    if not path.is_dir():
-        yield Source(str(path), path)
-        return
-    problems: list[OSError] = []
-    files = _walk(path, problems)
-    if not files:
-        raise ChargenError(f"{path} holds no text files: name a folder with text in it, or the files themselves")
-    yield from (Source(str(file), file, found=True) for file in files)
-    for problem in problems:
-        yield Source(str(problem.filename), None, found=True, problem=f"not readable ({problem.strerror})")
-
-
-def _is_run(config: Path) -> bool:
-    try:
-        return b'"sha256"' in read_regular(config)
-    except (OSError, ChargenError):
-        return False
+    file: str
+    what: str
+    characters: int
 
 
 @dataclass
 class Reading:
     """How documents are read, and what was changed in them."""
 
-    encoding: str = "utf-8"
+    encoding: str | None = None  # None: UTF-8, or a guess
     keep_boilerplate: bool = False
+    keep_markup: bool = False
     normalize: str = "nfc"  # or "none"
-    left_out: list[int] = field(default_factory=list)  # characters of header and licence, for each text that had any
+    unwrap: bool = False
+    left_out: list[LeftOut] = field(default_factory=list)
+    guessed: list[tuple[str, str]] = field(default_factory=list)  # file and encoding
     composed: bool = False  # whether a text was not in NFC
+
+    @classmethod
+    def of(cls, settings: TrainConfig) -> Reading:
+        """Return how the texts of a training are read."""
+        s = settings
+        return cls(s.encoding, s.keep_boilerplate, s.keep_markup, s.normalize, s.unwrap)
+
+    def forget(self, file: str) -> None:
+        """Remove what was recorded of a file, which is left out."""
+        self.left_out = [one for one in self.left_out if one.file != file]
+        self.guessed = [one for one in self.guessed if one[0] != file]
+
+    def notes(self) -> list[str]:
+        """Return what the owner of the texts would want to know, a line each."""
+        notes = [guesses(self.guessed)] if self.guessed else []
+        if characters := [one.characters for one in self.left_out if one.what == GUTENBERG]:
+            notes.append(
+                f"{GUTENBERG} are left out of {len(characters):,} text{'s' * (len(characters) > 1)}, "
+                f"{sum(characters):,} characters: --keep-boilerplate keeps them"
+            )
+        if self.composed:
+            notes.append("some characters were composed or put in order (NFC): --normalize none keeps them as they are")
+        return notes
+
+
+def guesses(found: Sequence[tuple[str, str]]) -> str:
+    """Return, in a line, the files whose encoding was guessed, at most three by their names."""
+    encodings = dict.fromkeys(encoding for _, encoding in found)
+    if len(found) > NAMED_GUESSES:
+        counts = ", ".join(f"{sum(one == e for _, one in found):,} as {e}" for e in encodings)
+        return f"{len(found):,} files are not UTF-8, and read by a guess: {counts}; if it is wrong, give --encoding"
+    named = ", ".join(f"{file} as {encoding}" for file, encoding in found)
+    return f"not UTF-8, and read by a guess: {named}; if the guess is wrong, give --encoding"
 
 
 def decode(data: bytes, source: str, encoding: str = "utf-8", option: str | None = "--encoding") -> str:
@@ -208,12 +103,13 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
     """
     if source.problem:
         raise NoTextError(source.problem, f"{source.name} is {source.problem}")
-    if Path(source.name).suffix.lower() == ".zst":
-        _zstd(source.name)  # imports the module whose errors `_readable` knows
-    with _readable(source), _opened(source) as file:
-        blocks = iter(lambda: file.read(BLOCK_BYTES), b"")
-        parts = decoded(blocks, source.name, reading.encoding, "--encoding")
-        parts = parts if reading.keep_boilerplate else books(parts, reading.left_out)
+    with readable(source), opened(source) as file:
+        dropped = list[int]()
+        head = file.read(formats.HEAD_BYTES)
+        kind = formats.recognised(head, source.plain_name, keep_markup=reading.keep_markup)
+        parts = _plain(source, file, head, reading) if kind == formats.PLAIN else _read(source, file, head, reading)
+        parts = parts if reading.keep_boilerplate else books(parts, dropped)
+        parts = unwrapped(parts) if reading.unwrap and kind == formats.PLAIN else parts
         parts = parts if reading.normalize == "none" else _composed(parts, reading)
         empty = True
         for part in filter(None, parts):
@@ -221,41 +117,52 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
             yield part
         if empty:
             raise NoTextError(
-                "nothing but Project Gutenberg's header and licence",
-                f"{source.name} is nothing but Project Gutenberg's header and licence: --keep-boilerplate keeps them",
+                f"nothing but {GUTENBERG}",
+                f"{source.name} is nothing but {GUTENBERG}: --keep-boilerplate keeps them",
             )
+        reading.left_out += [LeftOut(source.name, GUTENBERG, characters) for characters in dropped]
 
 
-@contextmanager
-def _readable(source: Source) -> Iterator[None]:
-    zstd = sys.modules.get(ZSTD)
-    damage = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, *([zstd.ZstdError] if zstd else []))
-    try:
-        yield
-    except damage as error:
-        raise ChargenError(f"{source.name} is damaged, or not compressed as its name says: {error}") from None
-    except OSError as error:
-        raise ChargenError(f"{source.name} can't be read: {error.strerror or error}") from None
+def _plain(source: Source, file: IO[bytes], head: bytes, reading: Reading) -> Iterator[str]:
+    """Yield the text of an open plain text that begins with ``head``."""
+    first = (head[n : n + BLOCK_BYTES] for n in range(0, len(head), BLOCK_BYTES))
+    blocks = chain(first, iter(lambda: file.read(BLOCK_BYTES), b""))
+    options = _options(source, reading)
+    return decoded(blocks, source.name, options.encoding, "--encoding", options.guessed)
 
 
-def _opened(source: Source) -> IO[bytes]:
-    match Path(source.name).suffix.lower():
-        case ".gz":
-            return cast(IO[bytes], gzip.open(source.path))
-        case ".bz2":
-            return bz2.open(source.path)
-        case ".xz":
-            return lzma.open(source.path)
-        case ".zst":
-            return _zstd(source.name).open(source.path)  # type: ignore[no-any-return]
-    return source.path.open("rb")  # type: ignore[no-any-return]
+def _options(source: Source, reading: Reading) -> Options:
+    guessed = None if reading.encoding else lambda encoding: reading.guessed.append((source.name, encoding))
+    return Options(source.name, reading.encoding or "utf-8", reading.keep_boilerplate, reading.unwrap, guessed)
 
 
-def _zstd(name: str) -> Any:
-    try:
-        return import_module(ZSTD)
-    except ImportError:
-        raise ChargenError(f"{name} can't be read: pip install 'chargen[zst]', or decompress it") from None
+def _read(source: Source, file: IO[bytes], head: bytes, reading: Reading) -> Iterator[str]:
+    """Yield the text of an open file that is no plain text."""
+    kind = formats.recognised(head, source.plain_name, keep_markup=reading.keep_markup)
+    with seekable(source, file, head) as whole:
+        kind = formats.zip_kind(whole, source.plain_name) if kind == "zip" else kind
+        if kind not in formats.KINDS:
+            raise UnreadableError(f"an archive in more than {DEEPEST} archives")
+        whole.seek(0)
+        options = _options(source, reading)
+        yield from _blocks(formats.read(kind, whole, options))
+        reading.left_out += [LeftOut(source.name, what, n) for what, n in options.left_out.items() if n]
+
+
+def _blocks(pieces: Iterable[str]) -> Iterator[str]:
+    """Join short pieces and cut long ones, to blocks. Raises UnreadableError if all of them are blank."""
+    held, size, blank = [], 0, True
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        blank = blank and not piece.strip()
+        if size >= BLOCK_BYTES:
+            joined = "".join(held)
+            yield from (joined[n : n + BLOCK_BYTES] for n in range(0, size, BLOCK_BYTES))
+            held, size = [], 0
+    if blank:
+        raise UnreadableError("without text")
+    yield "".join(held)
 
 
 def _composed(texts: Iterable[str], reading: Reading) -> Iterator[str]:

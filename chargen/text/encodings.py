@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 
@@ -19,6 +19,9 @@ BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, because the mark of one begins wit
 )
 BYTE_ORDER_MARK = "\ufeff"  # a decoded mark; joined files have them inside the text too
 SUGGESTED_ENCODINGS = ("utf-8", "cp1252", "latin-1")  # the first that can decode the bytes is suggested
+# What is read from the first byte that is not ASCII on, to see whether it is UTF-8, and the lines of it that are looked
+# at for a guess.
+AHEAD_BYTES, SAMPLE_BYTES = 1 << 18, 1 << 14
 
 
 class NoTextError(ChargenError):
@@ -32,18 +35,28 @@ class NoTextError(ChargenError):
         self.what = what
 
 
-def decoded(blocks: Iterable[bytes], source: str, encoding: str, option: str | None) -> Iterator[str]:
+def decoded(
+    blocks: Iterable[bytes],
+    source: str,
+    encoding: str,
+    option: str | None,
+    guessed: Callable[[str], object] | None = None,
+) -> Iterator[str]:
     """Decode blocks of bytes; yield their text without byte-order marks, and with LF for CRLF and CR.
 
     A byte-order mark at the beginning decides the encoding. ``source`` names the file in messages; ``option`` is the
-    command-line option for the encoding, if there is one. Raises NoTextError if the bytes are empty, binary or not in
-    the encoding, and ChargenError for an encoding that has no incremental decoder.
+    command-line option for the encoding, if there is one. With ``guessed``, bytes that are not UTF-8 although that is
+    ``encoding`` are read in another encoding if a guess is sure, and ``guessed`` is called with it. Raises NoTextError
+    if the bytes are empty, binary or not in the encoding, and ChargenError for an encoding that has no incremental
+    decoder.
     """
     blocks = iter(blocks)
     first = b""
     while len(first) < 4 and (more := next(blocks, b"")):  # the longest mark has 4 bytes
         first += more
-    encoding = next((marked for mark, marked in BYTE_ORDER_MARKS if first.startswith(mark)), encoding)
+    marked = next((marked for mark, marked in BYTE_ORDER_MARKS if first.startswith(mark)), None)
+    guessing = guessed is not None and marked is None and encoding == "utf-8"
+    encoding = marked or encoding
     wide = len("\0".encode(encoding)) > 1
     try:
         decoder = codecs.getincrementaldecoder(encoding)()
@@ -52,6 +65,11 @@ def decoded(blocks: Iterable[bytes], source: str, encoding: str, option: str | N
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     read, empty = 0, True
     for data in chain([first] * bool(first), blocks, [b""]):
+        if guessing and not data.isascii():
+            guessing, data = False, _ahead(data, blocks)
+            if guessed is not None and (other := _guess(data)):
+                encoding, decoder = other, codecs.getincrementaldecoder(other)()
+                guessed(other)
         if not wide and (nul := data.find(b"\0")) >= 0:
             raise NoTextError("binary", _binary(source, first, read + nul, option))
         read += len(data)
@@ -76,6 +94,32 @@ def decoded(blocks: Iterable[bytes], source: str, encoding: str, option: str | N
             yield text
     if empty:
         raise NoTextError("empty", f"{source} is empty: give a file with text in it")
+
+
+def _ahead(data: bytes, blocks: Iterator[bytes]) -> bytes:
+    """Return ``data`` and what follows, AHEAD_BYTES if there are so many."""
+    parts, size = [data], len(data)
+    while size < AHEAD_BYTES and (more := next(blocks, b"")):
+        parts.append(more)
+        size += len(more)
+    return b"".join(parts)
+
+
+def _guess(data: bytes) -> str:
+    """Return the encoding of bytes that are not UTF-8; empty if they are UTF-8 or binary, or if a guess is not sure."""
+    with suppress(UnicodeError):
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+        return ""
+    if b"\0" in data:
+        return ""
+    from chargen.text.guess import guess
+
+    lines, size = [], 0
+    for line in data.splitlines(keepends=True):
+        if not line.isascii() and size < SAMPLE_BYTES:
+            lines.append(line[:SAMPLE_BYTES])
+            size += len(line)
+    return guess(b"".join(lines))
 
 
 def _binary(source: str, data: bytes, nul: int, option: str | None) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from chargen import ChargenError
-from chargen.text.documents import Reading, Source, text
+from chargen.text.documents import Reading, text
 from chargen.text.encodings import NoTextError
+from chargen.text.sources import Source
 from chargen.text.vocabulary import CODE_POINTS, Ids, code_points
 
 Starts = npt.NDArray[np.int64]
@@ -94,17 +95,12 @@ def spool_documents(
             if not source.found:
                 raise
             spool.rewind(mark)
+            reading.forget(source.name)
             del starts[before:]
             line_ended = ended
             notes.append(f"{source.name} is {reason.what}: left out")
     if not spool.characters:
         folder = Path(found[0].name).parent
-        raise ChargenError(f"{folder} holds no text files: name a folder with text in it, or the files themselves")
-    if left_out := reading.left_out:
-        notes.append(
-            f"Project Gutenberg's header and licence are left out of {len(left_out):,} "
-            f"text{'s' * (len(left_out) > 1)}, {sum(left_out):,} characters: --keep-boilerplate keeps them"
-        )
-    if reading.composed:
-        notes.append("some characters were composed or put in order (NFC): --normalize none keeps them as they are")
-    return np.array(starts, np.int64), notes
+        why = f" ({notes[0].removesuffix(': left out')})" if notes else ""
+        raise ChargenError(f"{folder} holds no text files{why}: name a folder with text in it, or the files themselves")
+    return np.array(starts, np.int64), notes + reading.notes()

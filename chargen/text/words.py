@@ -101,6 +101,13 @@ def unpacked(text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
+def united(*lists: str | None) -> str | None:
+    """Return packed lists of words as one, or None if all of them are None. Raises DamagedError for a damaged list."""
+    given = [text for text in lists if text is not None]
+    words = {word for text in given for word in unpacked(text)}
+    return packed(sorted(words)) if len(given) > 1 else next(iter(given), None)
+
+
 def word_list(text: str, vocabulary: Vocabulary) -> tuple[str, ...]:
     """Return the words of any text that a vocabulary can write, in code-point order."""
     found = set(word_pattern(Vocabulary.of(text or " ")).findall(text))

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chargen import ChargenError
 from chargen.config import Execution
-from chargen.store.modelfile import ModelFile
+from chargen.files.reading import errors_of
+from chargen.store.modelfile import ADVICE, ModelFile
 from chargen.store.run import Run, RunConfig, find_model
 from chargen.text.corpus import Advance, Corpus, Part, cache_folder, read
-from chargen.text.documents import STANDARD_INPUT
+from chargen.text.sources import STANDARD_INPUT
 from chargen.text.streams import Streams
 from chargen.text.vocabulary import Vocabulary
 from chargen.training import plan
-from chargen.training.base import reading_bits
+from chargen.training.base import reading
 from chargen.training.plan import Machine, Request
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class _Parent(NamedTuple):
     def at(cls, path: Path) -> _Parent:
         """Read a run or a model file."""
         found = find_model(path)
-        return cls(found, ModelFile.read(found).for_training())
+        model = ModelFile.read(found)
+        with errors_of(found, ADVICE):
+            return cls(found, model.for_training())
 
 
 def new(request: Request, replicas: int, advance: Advance = lambda characters: None) -> Decision:
@@ -101,7 +104,7 @@ def new(request: Request, replicas: int, advance: Advance = lambda characters: N
         nonlocal parent, begins
         assert request.base is not None
         base = _Parent.at(request.base)
-        helps, begins = plan.base_helps(reading_bits(base.model, corpus), request, corpus, machine.speed)
+        helps, begins = plan.base_helps(reading(base.model, corpus), request, corpus, machine.speed)
         parent = base if helps else None
         return base.model.vocabulary if helps else None
 

@@ -120,7 +120,7 @@ class Session:
         self._job, settings = job, job.run.config.train
         self._rows = rows_of(settings.batch_size, self.worker)
         self._window = settings.batch_size * settings.seq_length
-        self._sizes = TextSizes(self._window, len(job.validation.ids))
+        self._sizes = TextSizes(self._window, len(job.validation.ids), len(job.training.ids))
         vocabulary = job.corpus.vocabulary
         few = len(vocabulary) >= FEW_TEMPERATURES_VOCABULARY
         self._temperatures = FEW_TEMPERATURES if few else TEMPERATURES
@@ -133,6 +133,7 @@ class Session:
         self._rate, self._lap, self._stopwatch = 0.0, time.monotonic(), Stopwatch()
         self._saved = self._lap
         self.progress, checkpoint = Progress(), self.run.checkpoint()
+        self._base_words = None if checkpoint is None else checkpoint.base_words
         if checkpoint is not None:
             self._restore(checkpoint)
         self.nothing_left = checkpoint is not None and self.run.finished(self.progress)
@@ -211,8 +212,8 @@ class Session:
         extra = {f"optimizer/{name}": moment.numpy() for name, moment in self._adam.moments.items()}
         extra |= {f"state/{name}": array for name, array in state_arrays(self._gather(self._state)).items()}
         summary = {**self._summary(), "progress": asdict(self.progress)}
-        vocabulary = self._job.corpus.vocabulary
-        checkpoint = Checkpoint(self.model.arrays(), vocabulary, self.model.config, summary, extra)
+        model, words = self.model, self._base_words
+        checkpoint = Checkpoint(model.arrays(), self._job.corpus.vocabulary, model.config, summary, extra, None, words)
         checkpoint.write(self.run.checkpoint_path)
         self._saved = time.monotonic()
 
@@ -292,7 +293,8 @@ class Session:
         summary = {**self._summary(), "validation_bpc": bits(nats), "temperature": temperature}
         weights = with_temperature(self.model.arrays(), temperature)
         corpus = self._job.corpus
-        model = ModelFile(weights, corpus.vocabulary, self.model.config, summary, {}, corpus.words)
+        words = (corpus.words, self._base_words)
+        model = ModelFile(weights, corpus.vocabulary, self.model.config, summary, {}, *words)
         model.write(self.run.model_path)
 
     def plan(self) -> Planned | Replanned | None:

@@ -27,6 +27,9 @@ MEASURED_SHARE, MOST_MEASURED_SECONDS, UNMEASURED_STEPS = 0.05, 8, 3
 # that fit differ from those that are left by more than 8 %, because noise changes the mean of a measurement by less,
 # and by more than 3 % of the schedule, because a run may end within 5 % of its minutes. See `chargen help choices`.
 CHANGED_SHARE, CHANGED_SCHEDULE_SHARE = 0.08, 0.03
+# A run that begins from another model ends after some passes over its text even if minutes are left: with 1024 units on
+# a book of 220 KB, 5.5 passes made 1.424 bpc and 12 passes 1.433. A narrower model learns a text by heart more slowly.
+MOST_FINE_TUNING_PASSES, FINE_TUNED_UNITS = 6, 1024
 
 
 class Planned(NamedTuple):
@@ -52,6 +55,7 @@ class TextSizes(NamedTuple):
 
     window: int  # characters of a window of all streams: B * T
     validation: int  # characters of the validation text
+    training: int  # characters of the training text
 
 
 def learning_rate(step: int, start: int, stop: int | None, highest: float, knot: Knot | None = None) -> float:
@@ -119,10 +123,19 @@ def steps_in(seconds: float, each: Seconds, sizes: TextSizes, done: int = 0) -> 
 def fitting(config: RunConfig, step: int, seconds: float, each: Seconds, sizes: TextSizes) -> int:
     """Return the number of steps of a run, at least 1, that fit into ``seconds`` after ``step``.
 
-    When a schedule is planned again, some steps are kept to anneal the learning rate even if the time is over.
+    When a schedule is planned again, some steps are kept to anneal the learning rate even if the time is over. A run
+    that begins from another model makes at most `most_passes` over its text.
     """
     fewest = 1 if config.stop is None else min(FEWEST_STEPS, config.stop - step)
-    return max(fewest, steps_in(seconds, each, sizes, step - config.start))
+    steps = steps_in(seconds, each, sizes, step - config.start)
+    if config.parent is not None:
+        steps = min(steps, config.start + ceil(most_passes(config) * sizes.training / sizes.window) - step)
+    return max(fewest, steps)
+
+
+def most_passes(config: RunConfig) -> float:
+    """Return how many passes over its text help a run that begins from another model and is given minutes."""
+    return MOST_FINE_TUNING_PASSES * FINE_TUNED_UNITS / config.model.units
 
 
 def changed(config: RunConfig, step: int, more: int) -> bool:

@@ -103,14 +103,19 @@ class Clone:
     """
 
     def __init__(
-        self, weights: Arrays, vocabulary: Vocabulary, words: str | None = None, validation_bpc: float | None = None
+        self,
+        weights: Arrays,
+        vocabulary: Vocabulary,
+        words: tuple[str | None, str | None] = (None, None),
+        validation_bpc: float | None = None,
     ) -> None:
         """Take weights, named as in `modelfile`, and the vocabulary of their training.
 
-        ``words`` is the packed list of the text's words, ``validation_bpc`` the bits per character of its validation
-        text; both are None if they are not known.
+        ``words`` are the packed lists of the text's words and of the base model's, ``validation_bpc`` is the bits per
+        character of the text's validation part; each is None if it is not known.
         """
-        self.vocabulary, self.words, self.validation_bpc = vocabulary, words, validation_bpc
+        self.vocabulary, self.validation_bpc = vocabulary, validation_bpc
+        self.words, self.base_words = words
         self._recalled = deque[int](maxlen=RECALLED)
         self._weights = weights
         layers = sum(name.startswith("lstm_") and name.endswith("/bias") for name in weights)
@@ -130,7 +135,7 @@ class Clone:
         Raises ChargenError if there is no model at ``path``.
         """
         file = open_model(path)
-        return cls(file.weights, file.vocabulary, file.words, file.summary.get("validation_bpc"))
+        return cls(file.weights, file.vocabulary, (file.words, file.base_words), file.summary.get("validation_bpc"))
 
     def _set_rows(self, rows: int) -> None:
         """Allocate a zero state and the buffers of a step for ``rows`` rows; a step then allocates nothing."""
@@ -304,7 +309,7 @@ class Clone:
 
     def write(self, config: SampleConfig, until: Until, generators: Sequence[np.random.Generator]) -> Iterator[Piece]:
         """Continue the text of each row, with a generator for each; yield pieces as `generate.generate` does."""
-        chosen = filters(config, self.vocabulary, self.words)
+        chosen = filters(config, self.vocabulary, self.words, self.base_words)
         if config.best_of > 1:
             return best_of(self, until, chosen, (generators[0], choice_of(self, config)))
         return generate(self, until, chosen, generators if config.temperature else None)
@@ -327,7 +332,7 @@ class Clone:
         config = SampleConfig.from_json(SampleConfig(temperature=temperature, **settings).to_json())
         seed = secrets.randbits(32) if random_seed is None else random_seed
         (generator,) = generators(seed, 1)
-        chosen = filters(config, self.vocabulary, self.words)
+        chosen = filters(config, self.vocabulary, self.words, self.base_words)
         return alternatives(self, count, until, chosen, generator if temperature else None)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +69,11 @@ class Conversation:
         }
 
     @property
+    def commands(self) -> Iterable[str]:
+        """The names of the commands, without the slash."""
+        return self._commands
+
+    @property
     def text(self) -> str:
         """The text so far."""
         return "".join(self._parts)
@@ -111,7 +116,8 @@ class Conversation:
 
     def _alternatives(self) -> Iterator[str]:
         """Draw the next alternatives, and yield their list."""
-        chosen = filters(self.config, self._clone.vocabulary, self._clone.words)
+        clone = self._clone
+        chosen = filters(self.config, clone.vocabulary, clone.words, clone.base_words)
         generator = self._generator if self.config.temperature else None
         self._offered = alternatives(self._clone, self._count, self._until, chosen, generator)
         for number, (text, probability) in enumerate(self._offered, 1):

@@ -114,11 +114,13 @@ def probabilities(logits: Logits) -> Logits:
     return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
-def filters(config: SampleConfig, vocabulary: Vocabulary, words: str | None = None) -> list[Filter]:
+def filters(
+    config: SampleConfig, vocabulary: Vocabulary, words: str | None = None, base_words: str | None = None
+) -> list[Filter]:
     """Return the filters of a configuration, in their order. At temperature 0 only those before it are among them.
 
-    ``words`` is the packed list of words in the model file. Raises ChargenError for an invalid expression, for words
-    that can't be had, or if no character of the vocabulary is allowed.
+    ``words`` and ``base_words`` are the packed lists in the model file. Raises ChargenError for an invalid expression,
+    for words that can't be had, or if no character of the vocabulary is allowed.
     """
     chosen: list[Filter] = []
     drawn = np.array([c != vocabulary.unknown for c in vocabulary.characters])
@@ -135,7 +137,7 @@ def filters(config: SampleConfig, vocabulary: Vocabulary, words: str | None = No
         raise ChargenError("--new-words is a probability of --words: give --words, and a --temperature above 0")
     tree = None
     if config.words != ANY:
-        tree = Tree(known_words(config.words, words, vocabulary), vocabulary, allowed)
+        tree = Tree(known_words(config.words, words, vocabulary, base_words), vocabulary, allowed)
         chosen.append(Words(tree, config.new_words))
     if config.no_repeat is not None:
         chosen.append(NoRepeat(config.no_repeat, np.flatnonzero(~drawn).tolist(), tree))

@@ -17,26 +17,29 @@ import numpy.typing as npt
 from chargen import ChargenError
 from chargen.files.reading import DamagedError
 from chargen.text.vocabulary import Vocabulary
-from chargen.text.words import JOINERS, LONGEST_WORD, is_letter, unpacked, word_list
+from chargen.text.words import JOINERS, LONGEST_WORD, is_letter, united, unpacked, word_list
 
-ANY, BOOK = "any", "book"  # values of --words that are no files
+ANY, BOOK, BASE = "any", "book", "base"  # values of --words that are no files
 SENTENCE_ENDS = ".!?…"
 QUOTES = "\"'“”‘’„‚«»‹›"
 LAST = chr(0x10FFFF)  # no word contains it
 RECENT = 2 * LONGEST_WORD  # characters of the text so far that decide what may follow
 
 
-def known_words(which: str, packed: str | None, vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Return the words for a value of --words, in code-point order: those of ``packed``, or those of a text file.
+def known_words(which: str, packed: str | None, vocabulary: Vocabulary, base: str | None = None) -> tuple[str, ...]:
+    """Return the words for a value of --words, in code-point order: those of a model file's lists or of a text file.
 
-    ``packed`` is the list in the model file. Raises ChargenError if it is missing or damaged, or for a file that can't
-    be read or has no words that the vocabulary can write.
+    ``packed`` is the list of the book, ``base`` that of the base model that training began from. Raises
+    ChargenError if a list is missing or damaged, or for a file that can't be read or has no words that the vocabulary
+    can write.
     """
-    if which == BOOK:
+    if which == BASE and base is None:
+        raise ChargenError("the model has no words of a base: use --words book, or train it with --from english")
+    if which in (BOOK, BASE):
         if packed is None:
             raise ChargenError("the model file has no list of words: name the book, --words FILE, or train again")
         try:
-            return unpacked(packed)
+            return unpacked(packed if which == BOOK else united(packed, base) or packed)
         except DamagedError as error:
             raise ChargenError(f"the model file is damaged: {error}; train again") from None
     from chargen.text.corpus import documents  # imported here, because most samples need no file

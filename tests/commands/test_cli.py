@@ -82,7 +82,7 @@ def write(path, data):
         (b"ab", ["train", "bad"], "2 characters"),
         (
             b"abc" * 40,
-            ["train", "bad", "--batch-size", "9", "--seq-length", "64"],
+            ["train", "bad", "--batch-size", "9", "--seq-length", "64", "--from", "scratch"],
             "108 characters.*--batch-size 2 --seq-length 53 would fit",
         ),
         (b"", ["train", "--resume"], "no run here yet: make one with"),
@@ -152,7 +152,7 @@ def test_a_small_text_gets_smaller_sizes_and_is_told_so(fake, here):
 
 
 def test_the_sizes_are_told_with_their_reason_and_left_alone_where_they_were_asked_for(fake, here):
-    result = run("train", "book.txt", "--steps", 1, "--batch-size", 2)
+    result = run("train", "book.txt", "--steps", 1, "--batch-size", 2, "--from", "scratch")
     assert "64 units pay off from" in result.stdout
     assert "1 x 64 LSTM" in result.stdout
     result = run("train", "book.txt", "--steps", 1, "--batch-size", 2, "--units", 3)

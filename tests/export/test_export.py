@@ -422,5 +422,5 @@ def test_without_the_validation_text_of_the_model_a_drawn_text_is_used(trained, 
 def test_the_webassembly_of_the_page_is_compiled_from_its_source():
     import wasmtime
 
-    here = files("chargen.export")
+    here = files("chargen.export").joinpath("page")
     assert wasmtime.wat2wasm(here.joinpath("product.wat").read_text()) == here.joinpath("product.wasm").read_bytes()

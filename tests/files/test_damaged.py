@@ -23,7 +23,7 @@ from tests.files.damage import (
 )
 
 HEADERS = [
-    *((retyped("embedding", kind), ["embedding", "dtype"]) for kind in ("I32", "BOOL", "U8", "F64", "F16", "no", "")),
+    *((retyped("embedding", kind), ["embedding", "dtype"]) for kind in ("I32", "BOOL", "U8", "F64", "I64", "no", "")),
     (retyped("embedding", 3), ["embedding", "dtype"]),
     *((numbered("lstm_1/bias", value), ["lstm_1/bias", "not finite"]) for value in (np.nan, np.inf, -np.inf)),
     (valued("model", "layers", value=10**9), ["model.layers"]),

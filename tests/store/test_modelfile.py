@@ -11,6 +11,7 @@ from chargen.files.arrays import with_checksum
 from chargen.files.disk import write_beside
 from chargen.store.modelfile import Checkpoint, ModelFile, Progress, extend_vocabulary, weight_shapes
 from chargen.text.vocabulary import Vocabulary
+from chargen.text.words import packed
 from chargen.writing.clone import Clone
 
 SHAPE = ModelConfig(layers=2, units=3, embedding=2)
@@ -32,11 +33,15 @@ def test_a_model_comes_back_as_it_was(model, tmp_path):
 
 
 def test_the_words_of_the_text_travel_with_the_model(model, tmp_path):
-    replace(model, words="eJw=").write(tmp_path / "m")
+    replace(model, words=packed(["b"]), base_words=packed(["a"])).write(tmp_path / "m")
     back = ModelFile.read(tmp_path / "m")
-    assert (back.words, back.for_inference().words, back.for_training().words) == ("eJw=", "eJw=", None)
+    for file in (back, back.for_inference()):
+        assert (file.words, file.base_words) == (packed(["b"]), packed(["a"]))
+    begun = back.for_training()
+    assert (begun.words, begun.base_words) == (None, packed(["a", "b"]))
     model.write(tmp_path / "old")
-    assert ModelFile.read(tmp_path / "old").words is None
+    old = ModelFile.read(tmp_path / "old")
+    assert (old.words, old.base_words, old.for_training().base_words) == (None, None, None)
 
 
 def test_equal_models_are_equal_files(model, tmp_path):

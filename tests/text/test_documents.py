@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chargen import ChargenError
-from chargen.text.documents import Reading, Source, decode, expanded, sources, text
+from chargen.text.documents import Reading, decode, text
 from chargen.text.encodings import NoTextError
+from chargen.text.sources import Source, expanded, sources
 
 BOOK = "Chapter 1\n\nIt was a dark night.\n\n\n"
 TODAY = (
@@ -38,10 +39,10 @@ def block(request, monkeypatch):
 
 
 def read(path, encoding="utf-8", left_out=None):
-    reading = Reading(encoding, keep_boilerplate=left_out is None, left_out=left_out or [])
+    reading = Reading(encoding, keep_boilerplate=left_out is None)
     found = "".join(text(Source(str(path), path), reading))
     if left_out is not None:
-        left_out[:] = reading.left_out
+        left_out[:] = [one.characters for one in reading.left_out]
     return found
 
 

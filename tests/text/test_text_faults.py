@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from chargen.config import TrainConfig
 from chargen.text.corpus import read
-from chargen.text.documents import MARKS_HELD, decode, expanded
+from chargen.text.documents import MARKS_HELD, decode
+from chargen.text.sources import expanded
 from tests.conftest import invoke
 
 MARKS = "\u0301\u0323\u0308\u0344\u0345\u05b8\u3099"
@@ -147,7 +148,7 @@ def test_a_folder_may_mix_encodings_with_marks_and_files_that_are_no_texts_are_n
     corpus = read([str(tmp_path)])
     assert corpus.vocabulary.decode(corpus.ids) == "one é\ntwo é\n"
     assert [note for note in corpus.notes if "left out" in note] == [
-        f"{tmp_path / '3.pdf'} is not utf-8: left out",
+        f"{tmp_path / '3.pdf'} is a damaged PDF (its end is missing): left out",
         f"{tmp_path / '4.jpg'} is not utf-8: left out",
     ]
 

@@ -417,7 +417,7 @@ def test_a_run_stopped_before_it_was_measured_is_measured_when_it_goes_on(corpus
     step=st.floats(1e-4, 10), validation=st.floats(0, 100), seconds=st.floats(-10, 10**5),
 )  # fmt: skip
 def test_the_steps_and_validations_of_a_budget_take_its_time(steps, window, held_out, step, validation, seconds):
-    sizes = TextSizes(window, held_out)
+    sizes = TextSizes(window, held_out, 1)
     every = validation_interval(steps, sizes)
     assert every == steps or every * window >= READ_BETWEEN * held_out
     parts = -(-steps // every)

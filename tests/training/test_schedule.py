@@ -78,7 +78,17 @@ def test_small_changes_of_the_speed_and_those_in_the_warm_up_are_not_followed(st
 
 
 def test_a_few_steps_are_kept_when_the_time_is_over():
-    each, sizes = Seconds(1.0, 1.0), TextSizes(10, 10)
+    each, sizes = Seconds(1.0, 1.0), TextSizes(10, 10, 900)
     assert fitting(PLANNED, 500, -100, each, sizes) == 10
     assert fitting(PLANNED, 1097, -100, each, sizes) == 3
     assert fitting(replace(PLANNED, stop=None), 500, -100, each, sizes) == 1
+
+
+def test_a_wide_model_that_began_from_another_ends_after_six_passes_though_minutes_are_left():
+    each, sizes = Seconds(1.0, 0.0), TextSizes(10, 10, 900)  # 90 steps a pass
+    begun = replace(PLANNED, start=0, stop=None, parent="/model", model=ModelConfig(units=1024))
+    assert fitting(begun, 20, 10_000, each, sizes) == 540 - 20
+    assert fitting(begun, 20, 100, each, sizes) == 100
+    assert fitting(replace(begun, parent=None), 20, 10_000, each, sizes) == 10_000
+    assert fitting(replace(begun, model=ModelConfig(units=64)), 20, 9_000, each, sizes) == 8640 - 20
+    assert fitting(replace(begun, start=1000), 1020, 10_000, each, sizes) == 540 - 20  # trained further

@@ -24,7 +24,7 @@ def clone():
     shapes = weight_shapes(len(LETTERS), SHAPE)
     weights = {name: random.normal(0, 0.8, shape).astype(np.float32) for name, shape in shapes.items()}
     weights["dense/bias"][[0, 1, 3]] += 0.7  # words and sentences end often
-    one = Clone(weights, LETTERS, packed(["ab", "abc", "b", "cab"]))
+    one = Clone(weights, LETTERS, (packed(["ab", "abc", "b", "cab"]), None))
     one.feed("ab. a")
     return one
 

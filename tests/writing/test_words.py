@@ -176,3 +176,13 @@ def test_a_file_of_words_and_an_old_model(here):
         known_words("book", None, vocabulary)
     with pytest.raises(ChargenError, match="the model file is damaged"):
         known_words("book", "AAAA", vocabulary)
+
+
+def test_the_words_of_a_base_are_those_of_the_book_and_its_own():
+    vocabulary, book, base = Vocabulary(" .aeht"), packed(["hat", "the"]), packed(["heat", "the"])
+    assert known_words("base", book, vocabulary, base) == ("hat", "heat", "the")
+    assert known_words("book", book, vocabulary, base) == ("hat", "the")
+    with pytest.raises(ChargenError, match="no words of a base: use --words book, or train it with --from english"):
+        known_words("base", book, vocabulary)
+    with pytest.raises(ChargenError, match="the model file is damaged"):
+        known_words("base", book, vocabulary, "AAAA")
