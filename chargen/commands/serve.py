@@ -100,6 +100,7 @@ def run(app: ASGIApp, opened: socket.socket) -> int:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # a malformed request is its sender's to know
         access_log=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,
@@ -158,7 +159,7 @@ def serving(name: str, file: ModelFile) -> Served:
     from chargen.serving.protocol import Served
     from chargen.writing.clone import Clone
 
-    clone = Clone(file.weights, file.vocabulary, file.words, file.summary.get("validation_bpc"))
+    clone = Clone(file.weights, file.vocabulary, (file.words, file.base_words), file.summary.get("validation_bpc"))
     return Served(name, clone)
 
 

@@ -24,7 +24,7 @@ from chargen.writing.clone import RECALLED, Clone
 from chargen.writing.generate import LENGTH, Until, opening
 from chargen.writing.given import known_seed, known_stop
 from chargen.writing.sampler import Filter, filters, generators
-from chargen.writing.words import ANY, BOOK
+from chargen.writing.words import ANY, BASE, BOOK
 
 MOST_PROMPT = RECALLED  # characters of a prompt, all of which the filters follow
 MOST_LENGTH = 100_000  # characters that a continuation may have
@@ -86,8 +86,8 @@ def read(body: bytes) -> tuple[Request, SampleConfig]:
         request = converted(values, Request)
         names = {f.name for f in dataclasses.fields(SampleConfig)} - {"length", "random_seed"}
         given = {name: values[name] for name in names if values.get(name) is not None}
-        if given.get("words", ANY) not in (ANY, BOOK):  # the command line takes a file here
-            raise DamagedError(f"words: give {ANY} or {BOOK}")
+        if given.get("words", ANY) not in (ANY, BOOK, BASE):  # the command line takes a file here
+            raise DamagedError(f"words: give {ANY}, {BOOK} or {BASE}")
         config = SampleConfig.from_json(given)
     except DamagedError as error:
         field, colon, _ = str(error).partition(":")
@@ -117,7 +117,7 @@ class Served:
         self.filters = lru_cache(FILTERS)(self._filters)
 
     def _filters(self, config: SampleConfig) -> Sequence[Filter]:
-        return filters(config, self.clone.vocabulary, self.clone.words)
+        return filters(config, self.clone.vocabulary, self.clone.words, self.clone.base_words)
 
     def about(self) -> dict[str, Any]:
         """Return the model as the protocol lists it."""

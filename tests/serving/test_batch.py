@@ -33,7 +33,7 @@ FILTERS = [filters(config, MODEL.vocabulary, WORDS) for config in CONFIGS]
 
 
 def clone():
-    return Clone(MODEL.weights, MODEL.vocabulary, WORDS)
+    return Clone(MODEL.weights, MODEL.vocabulary, (WORDS, None))
 
 
 class Client:

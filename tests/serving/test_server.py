@@ -120,7 +120,7 @@ def test_a_prompt_can_be_scored_alone(server):
         ({"prompt": "the", "n": 0}, 400, "n", ">= 1"),
         ({"prompt": "the", "n": 200, "best_of": 200}, 400, "n", "fewer"),
         ({"prompt": "the", "stop": ""}, 400, "stop", "empty"),
-        ({"prompt": "the", "words": "/etc/passwd"}, 400, "words", "give any or book"),
+        ({"prompt": "the", "words": "/etc/passwd"}, 400, "words", "give any, book or base"),
         ({"prompt": "the", "best_of": 2, "temperature": 0}, 400, None, "--temperature above 0"),
         ({"prompt": "the", "allow": "("}, 400, None, "--allow is not a regular expression"),
         ({"prompt": "the", "presence_penalty": 1}, 400, "presence_penalty", "no_repeat"),
