@@ -103,11 +103,11 @@ def test_a_browser_writes_on_the_page_and_sees_a_run_grow(server):
         until(lambda: driver.find_element("css selector", "svg polyline"))
         rows = len(driver.find_elements("css selector", "tr"))
         metrics = server.folder / "runs" / "book" / "metrics.jsonl"
-        lines = metrics.read_text("utf-8").splitlines(keepends=True)
-        metrics.write_text("".join(lines[:-1]), "utf-8")
-        until(lambda: len(driver.find_elements("css selector", "tr")) == rows - 1)
-        metrics.write_text("".join(lines), "utf-8")
-        until(lambda: len(driver.find_elements("css selector", "tr")) == rows)
-        driver.save_screenshot(str(server.folder / "runs.png"))
+        text = metrics.read_text("utf-8")
+        last = json.loads(text.splitlines()[-1])
+        later = {**last, "step": 2 * last["step"], "characters": 2 * last["characters"]}
+        metrics.write_text(f"{text}{json.dumps(later)}\n", "utf-8")
+        until(lambda: len(driver.find_elements("css selector", "tr")) == rows + 1)
+        metrics.write_text(text, "utf-8")
     finally:
         driver.quit()
