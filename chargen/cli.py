@@ -19,6 +19,7 @@ FUNCTIONS = {
     "eval": "evaluate",
     "plot": "plot",
     "export": "export",
+    "serve": "serve",
     "launch": "launch",
     "lab": "lab",
     "bench": "bench",

@@ -16,7 +16,12 @@ def blas_threads(count: int) -> None:
 
     The products of a few rows are limited by memory bandwidth, which one core uses up: a second thread only costs.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1" if count < 8 else str(cores()))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads_for(count)))
+
+
+def threads_for(count: int) -> int:
+    """Return the number of BLAS threads that suits a batch of ``count`` rows."""
+    return 1 if count < 8 else cores()
 
 
 def processor_features() -> frozenset[str]:

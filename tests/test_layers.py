@@ -14,7 +14,20 @@ PACKAGE = Path(chargen.__file__).parent
 # Modules and folders at the top of the package: each imports only what stands before it, or its own folder.
 ORDER = [
     *("__init__", "process", "bits", "terminal", "files", "config", "machine", "plot"),
-    *("text", "store", "writing", "network", "training", "export", "lab", "bench", "commands", "cli", "__main__"),
+    *(
+        "text",
+        "store",
+        "writing",
+        "serving",
+        "network",
+        "training",
+        "export",
+        "lab",
+        "bench",
+        "commands",
+        "cli",
+        "__main__",
+    ),
 ]
 ABOVE_THE_LINE = ORDER[: ORDER.index("network")]
 # Modules below the line that stay free of TensorFlow too.

@@ -105,10 +105,11 @@ def last_line(log: IO[bytes]) -> str:
     return lines[-1] if lines else "it wrote no error message"
 
 
-def serve(step: Callable[[], Any], work: float, figures: Settings) -> None:
+def serve(step: Callable[[], Any], work: float, figures: Settings, more: Callable[[], Settings] = dict) -> None:
     """Answer with ``figures``, then measure a round of steps for each line of standard input.
 
-    ``work`` is the number of units of work that one call of ``step`` does.
+    ``work`` is the number of units of work that one call of ``step`` does. ``more`` returns further figures of the
+    calls since it was called last.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # so that what a library prints is not taken for an answer
@@ -122,12 +123,13 @@ def serve(step: Callable[[], Any], work: float, figures: Settings) -> None:
         answers.flush()
 
     answer(figures)
+    more()
     for _ in sys.stdin:
         started = time.perf_counter()
         for _ in range(steps):
             step()
         seconds = time.perf_counter() - started
-        answer({"per_second": steps * work / seconds, "peak_memory": peak_memory()})
+        answer({"per_second": steps * work / seconds, "peak_memory": peak_memory(), **more()})
 
 
 def peak_memory() -> int | None:

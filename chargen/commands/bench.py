@@ -178,6 +178,49 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
 
 
 @bench.command(
+    "serve",
+    cls=Command,
+    short_help="A server with 1, 8 and 64 clients, beside sampling.",
+    epilog="""
+    chargen bench serve
+    chargen bench serve --model runs/book --json
+    """,
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run or a model file. [default: an untrained model of 2 x 512]",
+)
+@click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Number of rounds; the best one counts.")
+@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+def bench_serve(model: Path | None, rounds: int, as_json: bool) -> None:
+    """Measure clients of a server that ask for texts at once: characters per second, and the wait for the first one.
+
+    They are compared with the samples that `chargen sample --count 64` draws in one batch.
+    """
+    from chargen.bench import sample, serve
+    from chargen.bench.sides import interleaved
+    from chargen.files.disk import temporary
+    from chargen.store.run import find_model
+
+    with temporary() as folder:
+        path = str(find_model(model) if model else sample.untrained(folder / "model.safetensors"))
+        with serve.started(path) as server:
+            figures = interleaved(serve.sides(path, server.port), rounds)
+    if as_json:
+        click.echo(json.dumps({"ready_seconds": server.seconds, "sides": figures}))
+        return
+    say(f"ready after {server.seconds:.2f} s\n\n{'':18}characters/s  of count 64  first character p50       p99")
+    batch = figures["sample --count 64"]["per_second"]
+    for name, figure in figures.items():
+        line = f"{name:18}{figure['per_second']:12,.0f}{figure['per_second'] / batch:13.0%}"
+        if "first_p50_seconds" in figure:
+            p50, p99 = (1000 * figure[f"first_{which}_seconds"] for which in ("p50", "p99"))
+            line += f"{p50:18,.0f} ms{p99:7,.0f} ms"
+        say(line)
+
+
+@bench.command(
     "corpus",
     cls=Command,
     short_help="Reading a large text.",

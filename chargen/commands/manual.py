@@ -7,8 +7,8 @@ from importlib.resources import files
 
 # In the order in which they are listed: from the first run to the questions that people ask.
 TOPICS = (
-    *("start", "texts", "training", "choices", "quality", "speed", "sampling", "python", "export", "evaluation"),
-    *("machines", "lab", "contributing", "faq"),
+    *("start", "texts", "training", "choices", "quality", "speed", "sampling", "serving", "python", "export"),
+    *("evaluation", "machines", "lab", "contributing", "faq"),
 )
 PAGE_WIDTH = 80  # columns of a page in a pipe, and at most on a terminal
 OPTIONS = re.compile(r"^<!-- options: ([a-z ]+) -->$", re.M)  # a line that stands for a command's options

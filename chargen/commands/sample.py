@@ -45,7 +45,6 @@ from chargen.commands.common import (
 
 INTERACTIVE_LENGTH = 200  # characters of a turn by default
 BOOK_SEED = 100  # characters of a seed from the book
-NAMED = 8  # characters that a message names, at most
 ESCAPES = r"\n, \t, \\, \xXX, \uXXXX and \UXXXXXXXX"
 EXCLUDING = {  # an option, and those that it can't be combined with; options named by their parameters
     "seed": {"seed_file", "seed_from_book"},
@@ -288,6 +287,8 @@ def read_pattern(values: dict[str, Any], temperature: float, vocabulary: Vocabul
 
 def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, values: dict[str, Any]) -> str:
     """Return the seed without the characters that the model doesn't know, with a warning of those."""
+    from chargen.writing.given import known_seed, named
+
     if values["seed_file"] is not None:
         from chargen.text.documents import decode
 
@@ -297,28 +298,20 @@ def read_seed(vocabulary: Vocabulary, book: Book | None, random_seed: int, value
         seed = book.passage(BOOK_SEED, random_seed)
     else:
         seed = values["seed"] or ""
-    read, skipped = vocabulary.repair(seed)
+    hint = advice(seed, vocabulary, escapes=values["escapes"] or values["seed"] is None)
+    read, skipped = known_seed(vocabulary, seed, hint)
     if skipped:
-        hint = advice(skipped, escapes=values["escapes"] or values["seed"] is None)
-        if not read:
-            shown = (c for c in vocabulary.characters if c.isprintable() and not c.isspace())
-            known = "".join(c for c in shown if c != vocabulary.unknown)
-            raise ChargenError(
-                f"the model has never seen {named(skipped)}, and the seed has no other characters: "
-                f"give characters that it knows, such as {known[-NAMED:]}{hint}"
-            )
         say(f"Warning: the model has never seen {named(skipped)}: left out of the seed{hint}", err=True)
     return read
 
 
 def read_stop(vocabulary: Vocabulary, stop: str, *, escapes: bool) -> str:
     """Return a stop text in the form (as given, NFC or NFD) that the model can write; warn if it can write none."""
-    from unicodedata import normalize
+    from chargen.writing.given import known_stop, named
 
-    forms = stop, normalize("NFC", stop), normalize("NFD", stop)
-    stop = next((form for form in forms if all(c in vocabulary for c in form)), forms[1])
-    if unknown := "".join(c for c in dict.fromkeys(stop) if c not in vocabulary):
-        hint = advice(unknown, escapes=escapes)
+    stop, unknown = known_stop(vocabulary, stop)
+    if unknown:
+        hint = advice(unknown, vocabulary, escapes=escapes)
         shown = repr(stop if len(stop) < 40 else stop[:40] + "...")
         say(f"Warning: --stop {shown} has no effect: the model never writes {named(unknown)}{hint}", err=True)
     return stop
@@ -340,17 +333,10 @@ def unescaped(text: str) -> str:
     return re.sub(r"\\(?:([nt\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|)", read, text)
 
 
-def named(characters: str) -> str:
-    """Name the first NAMED of the characters, and say how many more there are."""
-    from chargen.text.vocabulary import name
-
-    more = f" and {len(characters) - NAMED} more" if len(characters) > NAMED else ""
-    return name(characters[:NAMED]) + more
-
-
-def advice(unknown: str, *, escapes: bool) -> str:
-    """Return a hint at -e, if an unknown backslash may have been meant as an escape."""
-    return r"; with -e, \n is a line's end" if "\\" in unknown and not escapes else ""
+def advice(text: str, vocabulary: Vocabulary, *, escapes: bool) -> str:
+    """Return a hint at -e, if a backslash that the model doesn't know may have been meant as an escape."""
+    unknown = "\\" in text and "\\" not in vocabulary
+    return r"; with -e, \n is a line's end" if unknown and not escapes else ""
 
 
 def converse(job: Job) -> int:

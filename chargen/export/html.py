@@ -45,6 +45,11 @@ In a script of the page, `const {logits, state} = await step([ids.get("T")], zer
 
 def write(export: Export, path: Path) -> None:
     """Write the page."""
+    path.write_text(page(export), "utf-8", newline="\n")
+
+
+def page(export: Export) -> str:
+    """Return the page."""
     model = export.model
     matrices, vectors = packed(model.weights, model.config.layers, int8=export.quantize == "int8")
     clone = Clone(unpacked(matrices, vectors, export.about), model.vocabulary)
@@ -70,8 +75,8 @@ def write(export: Export, path: Path) -> None:
         "vectors": encoded(vectors.astype("<f4").tobytes()),
         "matrices": encoded(matrices.astype("<f4" if matrices.dtype == np.float32 else "i1").tobytes()),
     }
-    page = here.joinpath("page.html").read_text("utf-8")
-    path.write_text(re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page), "utf-8", newline="\n")
+    template = here.joinpath("page.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
 def encoded(data: bytes) -> str:

@@ -19,7 +19,7 @@ from chargen.bits import bits
 from chargen.config import SampleConfig
 from chargen.store.modelfile import LayerState
 from chargen.writing.generate import LENGTH, SIGNAL, STUCK, Drawing, Held, Piece, Until, drop, opening, stuck_rows
-from chargen.writing.sampler import Filter, Follower, draw, nats_of, repeated, started
+from chargen.writing.sampler import Filter, draw, follow, nats_of, repeated, started
 
 if TYPE_CHECKING:
     from chargen.writing.clone import Clone
@@ -41,8 +41,16 @@ class Branch:
 
     ids: list[int] = field(default_factory=list)
     nats: list[float] = field(default_factory=list)
+    text: str = ""
     layers: tuple[LayerState, ...] = ()  # the state after it
     stuck: bool = False  # it ends because no character was left
+
+    def add(self, id: int, character: str, nats: float) -> bool:
+        """Add a character; return whether the sentence ends with it."""
+        self.ids.append(id)
+        self.nats.append(nats)
+        self.text += character
+        return character.isspace() and ends_sentence(self.text)
 
     def distance(self, bpc: float) -> tuple[bool, float]:
         """Return how far it is from so many bits per character; a branch that is stuck comes after all others."""
@@ -52,6 +60,32 @@ class Branch:
 def ends_sentence(text: str) -> bool:
     """Return whether a text ends just after a sentence: after . ! ? or …, closing quotes, and one space."""
     return SENTENCE_END.search(text[-12:]) is not None
+
+
+class Sentences:
+    """A text that is written sentence by sentence, each the best of several branches."""
+
+    def __init__(self, until: Until, generator: np.random.Generator, choice: Choice) -> None:
+        """Take where the text ends, and the generator from which those of the branches are drawn."""
+        self._until, self._generator, self._choice = until, generator, choice
+        self._held, self._written = Held(until.stops), 0
+
+    def begin(self) -> tuple[int, list[np.random.Generator]]:
+        """Return the length of the next sentence, at most, and the generator of each branch."""
+        seeds = self._generator.integers(2**63, size=self._choice.branches)
+        generators = [np.random.Generator(np.random.PCG64(int(seed))) for seed in seeds]
+        return min(LONGEST_SENTENCE, self._until.length - self._written), generators
+
+    def choose(self, found: Sequence[Branch]) -> tuple[Branch, Piece, int]:
+        """Return the best branch, the piece of text that it adds, and how much of it came before a stop text ended."""
+        best = min(found, key=lambda one: one.distance(self._choice.bpc))
+        self._written += len(best.ids)
+        piece, added = self._held.add_all(Piece(0, best.text, best.nats))
+        last = LENGTH if self._written == self._until.length else SIGNAL if self._until.stopping() else None
+        last = STUCK if best.stuck else last
+        if piece.stopped_by is None and last is not None:
+            piece = self._held.release(piece, last)
+        return best, piece, added
 
 
 def choice_of(model: Clone, config: SampleConfig) -> Choice:
@@ -86,32 +120,22 @@ def best_of(
     The continuations of a sentence are drawn as one batch, each with a generator of its own, whose seed is drawn from
     the given generator. The model has then read what was drawn, a stop text included.
     """
-    generator, choice = drawing
-    held, written, last = Held(until.stops), 0, None
+    sentences = Sentences(until, *drawing)
     if not until.length:
         yield Piece(0, "", (), LENGTH)
         return
     if model.is_fresh:
         model.feed(opening(model.vocabulary))
     filters = started(filters, model.recalled)
-    while last is None:
-        left = until._replace(length=min(LONGEST_SENTENCE, until.length - written))
-        seeds = generator.integers(2**63, size=choice.branches)
-        generators = [np.random.Generator(np.random.PCG64(int(seed))) for seed in seeds]
-        best = min(branches(model, left, filters, generators), key=lambda one: one.distance(choice.bpc))
-        text, written = model.vocabulary.decode(np.array(best.ids, np.int64)), written + len(best.ids)
-        piece, added = held.add_all(Piece(0, text, best.nats))
-        if added < len(text):
-            model.feed(text[:added])
+    piece = Piece(0, "", ())
+    while piece.stopped_by is None:
+        length, generators = sentences.begin()
+        best, piece, added = sentences.choose(branches(model, until._replace(length=length), filters, generators))
+        if added < len(best.text):
+            model.feed(best.text[:added])
         else:
             model.take(best.layers, best.ids)
-        for one in (one for one in filters if isinstance(one, Follower)):
-            for id in best.ids:
-                one.wrote(np.array([id]))
-        last = STUCK if best.stuck else LENGTH if written == until.length else SIGNAL if until.stopping() else None
-        if piece.stopped_by is None and last is not None:
-            piece = held.release(piece, last)
-        last = piece.stopped_by
+        follow(filters, best.ids)
         yield piece
 
 
@@ -125,13 +149,12 @@ def branches(
     found = [Branch() for _ in generators]
     rows, running = model.repeat(len(found)), list(range(len(found)))
     filters, following = repeated(filters, len(found), generators)
-    texts = [""] * len(found)
     for drawn in range(1, until.length + 1):
         ids = draw(rows.logits, filters, [generators[k] for k in running])
         if (stuck := stuck_rows(following)) is not None:
             for row in np.flatnonzero(stuck).tolist():
                 found[running[row]].stuck = True
-                found[running[row]].layers = _layers(rows, row)
+                found[running[row]].layers = rows.layers(row)
             if stuck.all():
                 break
             running, ids = drop(rows, following, running, stuck), ids[~stuck]
@@ -142,20 +165,11 @@ def branches(
         stop = drawn == until.length or until.stopping()
         ended = np.full(len(running), bool(stop))
         for row, k in enumerate(running):
-            character = model.vocabulary.characters[ids[row]]
-            found[k].ids.append(int(ids[row]))
-            found[k].nats.append(float(nats[row]))
-            texts[k] += character
-            ended[row] |= character.isspace() and ends_sentence(texts[k])
+            ended[row] |= found[k].add(int(ids[row]), model.vocabulary.characters[ids[row]], float(nats[row]))
             if ended[row]:
-                found[k].layers = _layers(rows, row)
+                found[k].layers = rows.layers(row)
         if ended.all():
             break
         if ended.any():
             running = drop(rows, following, running, ended)
     return found
-
-
-def _layers(rows: Clone, row: int) -> tuple[LayerState, ...]:
-    """Return the state of one row."""
-    return tuple(LayerState(layer.h[row : row + 1], layer.c[row : row + 1]) for layer in rows.state)

@@ -213,6 +213,21 @@ class Clone:
         self._h[:], self._c[:] = h, c
         self._make_logits()
 
+    def join(self, layers: tuple[LayerState, ...]) -> None:
+        """Add rows, in a state whose ``h`` and ``c`` are (n, H), after those that are there."""
+        h, c = self._h, self._c
+        joined = len(layers[0].h)
+        self._set_rows(self.rows + joined)
+        self._h[:, :-joined], self._c[:, :-joined] = h, c
+        for s, layer in zip(self._slices(), layers, strict=True):
+            self._h[s, -joined:], self._c[s, -joined:] = layer.h.T, layer.c.T
+        self._make_logits()
+
+    def layers(self, row: int) -> tuple[LayerState, ...]:
+        """Return a copy of the state of one row: for each layer ``h`` and ``c``, both (1, H)."""
+        one = slice(row, row + 1)
+        return tuple(LayerState(self._h[s, one].T.copy(), self._c[s, one].T.copy()) for s in self._slices())
+
     def step(self, ids: npt.NDArray[np.integer]) -> Floats:
         """Read one character in each row, ids (rows,); return `logits` (rows, V), valid until the next step."""
         if self.rows == 1:

@@ -164,3 +164,7 @@ class NoRepeat:
         """Drop all rows but these (n,), which may be repeated."""
         kept = [self._rows[row] for row in rows]
         self._rows = [row.copy() if row in kept[:place] else row for place, row in enumerate(kept)]
+
+    def join(self, other: Self) -> None:
+        """Add the rows of a filter that was made from the same one after these."""
+        self._rows = self._rows + other._rows

@@ -54,6 +54,9 @@ class Follower(Protocol):
     def keep(self, rows: npt.NDArray[np.intp]) -> None:
         """Drop all rows but these (n,), which may be repeated."""
 
+    def join(self, other: Self) -> None:
+        """Add the rows of a filter that was made from the same one after these."""
+
 
 def allow(logits: Logits, allowed: npt.NDArray[np.bool_]) -> Logits:
     """Keep the characters for which ``allowed`` (V,) is true."""
@@ -164,6 +167,14 @@ def repeated(
     """
     filters = [one.repeat(rows, generators) if isinstance(one, Follower) else one for one in chosen]
     return filters, [one for one in filters if isinstance(one, Follower)]
+
+
+def follow(chosen: Sequence[Filter], ids: Sequence[int]) -> None:
+    """Let the filters of one row follow a text, ids (n,)."""
+    for one in chosen:
+        if isinstance(one, Follower):
+            for id in ids:
+                one.wrote(np.array([id]))
 
 
 # A part of an expression that matches a single character: an escape, a class, or a literal character.

@@ -225,3 +225,8 @@ class Words:
         """Drop all rows but these (n,), which may be repeated."""
         self._numbers = [self._numbers[row] for row in rows]
         self._generators = [self._generators[row] for row in rows] if self._generators else []
+
+    def join(self, other: Self) -> None:
+        """Add the rows of a filter that was made from the same one after these."""
+        self._numbers = self._numbers + other._numbers
+        self._generators = self._generators + other._generators

@@ -150,7 +150,7 @@ def test_an_unknown_topic_names_the_topics(wrong, meant):
 
 
 def test_commands_are_listed_in_the_order_of_the_work_and_not_cut():
-    order = ["text", "train", "sample", "eval", "plot", "export", "launch", "lab", "bench", "help"]
+    order = ["text", "train", "sample", "eval", "plot", "export", "serve", "launch", "lab", "bench", "help"]
     assert list(commands_of(main)) == order
     for group, output in ((main, invoke("--help").output), (bench, invoke("bench", "--help").output)):
         listed = re.findall(r"^  (\w+) +(.*)$", output.split("Commands:\n")[1].split("\n\n")[0], re.M)
