@@ -132,6 +132,13 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
         )
 
 
+MODEL = click.option(
+    "--model",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run or a model file. [default: an untrained model of 2 x 512]",
+)
+
+
 @bench.command(
     "sample",
     cls=Command,
@@ -141,11 +148,7 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
     chargen bench sample --model runs/book --json
     """,
 )
-@click.option(
-    "--model",
-    type=click.Path(exists=True, path_type=Path),
-    help="A run or a model file. [default: an untrained model of 2 x 512]",
-)
+@MODEL
 @click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Number of rounds; the best one counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
@@ -186,11 +189,7 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     chargen bench serve --model runs/book --json
     """,
 )
-@click.option(
-    "--model",
-    type=click.Path(exists=True, path_type=Path),
-    help="A run or a model file. [default: an untrained model of 2 x 512]",
-)
+@MODEL
 @click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Number of rounds; the best one counts.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
 def bench_serve(model: Path | None, rounds: int, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -282,3 +283,10 @@ def test_a_port_that_is_taken_is_named(server, trained):
 def test_two_models_need_two_names(trained, tmp_path):
     result = invoke("serve", "--model", trained, "--model", trained)
     assert (result.exit_code, result.stderr) == (1, "Error: two models are named book: rename one of them\n")
+
+
+def test_a_missing_package_is_reported_with_the_extra_that_has_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = invoke("serve")
+    message = "Error: chargen serve needs packages of its own: pip install 'chargen[serve]'\n"
+    assert (result.exit_code, result.stderr) == (1, message)
