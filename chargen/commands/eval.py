@@ -157,7 +157,7 @@ def own_text(model: Path | None, split: str, *, with_training: bool) -> tuple[st
 
 def given_texts(files: tuple[str, ...], encoding: str | None, model: ModelFile) -> Read:
     """Return the texts of files, without those that are not text or too short for a prediction; name these."""
-    from chargen.text.corpus import documents
+    from chargen.text.documents import documents
 
     found, notes = documents(files, encoding, model.summary.get("normalize", "nfc"))
     unknown = "has fewer than two characters that the model knows"

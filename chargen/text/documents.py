@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO, NamedTuple
 
+from chargen import ChargenError
 from chargen.config import TrainConfig
 from chargen.text import formats
 from chargen.text.encodings import NoTextError, decoded
@@ -20,7 +21,7 @@ from chargen.text.formats.archives import DEEPEST
 from chargen.text.formats.limits import UnreadableError
 from chargen.text.formats.options import Options
 from chargen.text.gutenberg import books
-from chargen.text.sources import Source, opened, readable, seekable
+from chargen.text.sources import Source, opened, readable, seekable, sources
 from chargen.text.unwrap import unwrapped
 
 # Bytes that are read at a time. A block's text and ids fit into the processor's cache: 1 << 20 takes 2.5 times as long.
@@ -48,6 +49,8 @@ class Reading:
     keep_markup: bool = False
     normalize: str = "nfc"  # or "none"
     unwrap: bool = False
+    document: str = "file"  # or "paragraph" or "line"
+    column: str | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     guessed: list[tuple[str, str]] = field(default_factory=list)  # file and encoding
     composed: bool = False  # whether a text was not in NFC
@@ -56,7 +59,12 @@ class Reading:
     def of(cls, settings: TrainConfig) -> Reading:
         """Return how the texts of a training are read."""
         s = settings
-        return cls(s.encoding, s.keep_boilerplate, s.keep_markup, s.normalize, s.unwrap)
+        return cls(s.encoding, s.keep_boilerplate, s.keep_markup, s.normalize, s.unwrap, s.document, s.column)
+
+    @property
+    def itemized(self) -> bool:
+        """Whether a file holds several documents."""
+        return self.document != "file" or self.column is not None
 
     def forget(self, file: str) -> None:
         """Remove what was recorded of a file, which is left out."""
@@ -121,6 +129,27 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
                 f"{source.name} is nothing but {GUTENBERG}: --keep-boilerplate keeps them",
             )
         reading.left_out += [LeftOut(source.name, GUTENBERG, characters) for characters in dropped]
+
+
+def documents(paths: Sequence[str], encoding: str | None, normalize: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the name and the whole text of each file that ``paths`` name, and notes on files that are not texts.
+
+    Nothing is added to a text, and its boilerplate is kept. Raises ChargenError as `read` does.
+    """
+    found, notes = list[tuple[str, str]](), list[str]()
+    reading = Reading(encoding, keep_boilerplate=True, normalize=normalize)
+    with sources(paths) as files:
+        for source in files:
+            try:
+                found.append((source.name, "".join(text(source, reading))))
+            except NoTextError as reason:
+                if not source.found:
+                    raise
+                notes.append(f"{source.name} is {reason.what}: left out")
+    notes += [guesses(reading.guessed)] if reading.guessed else []
+    if not found:
+        raise ChargenError(f"{paths[0]} holds no text files: name a folder with text in it, or the files themselves")
+    return found, notes
 
 
 def _plain(source: Source, file: IO[bytes], head: bytes, reading: Reading) -> Iterator[str]:

@@ -87,7 +87,7 @@ def best_of(
     the given generator. The model has then read what was drawn, a stop text included.
     """
     generator, choice = drawing
-    held, written, last = Held(until.stops), 0, None
+    held, written, last = Held(until.stops, model.vocabulary.end), 0, None
     if not until.length:
         yield Piece(0, "", (), LENGTH)
         return
@@ -146,6 +146,7 @@ def branches(
             found[k].ids.append(int(ids[row]))
             found[k].nats.append(float(nats[row]))
             texts[k] += character
+            ended[row] |= character == model.vocabulary.end
             ended[row] |= character.isspace() and ends_sentence(texts[k])
             if ended[row]:
                 found[k].layers = _layers(rows, row)

@@ -42,7 +42,7 @@ def known_words(which: str, packed: str | None, vocabulary: Vocabulary, base: st
             return unpacked(packed if which == BOOK else united(packed, base) or packed)
         except DamagedError as error:
             raise ChargenError(f"the model file is damaged: {error}; train again") from None
-    from chargen.text.corpus import documents  # imported here, because most samples need no file
+    from chargen.text.documents import documents  # imported here, because most samples need no file
 
     texts, _ = documents([which], "utf-8", "nfc")
     if not (found := word_list("\n".join(text for _, text in texts), vocabulary)):
