@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO, NamedTuple
 
-from chargen import ChargenError
 from chargen.config import TrainConfig
 from chargen.text import formats
 from chargen.text.encodings import NoTextError, decoded
@@ -21,7 +20,7 @@ from chargen.text.formats.archives import DEEPEST
 from chargen.text.formats.limits import UnreadableError
 from chargen.text.formats.options import Options
 from chargen.text.gutenberg import books
-from chargen.text.sources import Source, opened, readable, seekable, sources
+from chargen.text.sources import Source, opened, readable, seekable
 from chargen.text.unwrap import unwrapped
 
 # Bytes that are read at a time. A block's text and ids fit into the processor's cache: 1 << 20 takes 2.5 times as long.
@@ -129,27 +128,6 @@ def text(source: Source, reading: Reading) -> Iterator[str]:
                 f"{source.name} is nothing but {GUTENBERG}: --keep-boilerplate keeps them",
             )
         reading.left_out += [LeftOut(source.name, GUTENBERG, characters) for characters in dropped]
-
-
-def documents(paths: Sequence[str], encoding: str | None, normalize: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the name and the whole text of each file that ``paths`` name, and notes on files that are not texts.
-
-    Nothing is added to a text, and its boilerplate is kept. Raises ChargenError as `read` does.
-    """
-    found, notes = list[tuple[str, str]](), list[str]()
-    reading = Reading(encoding, keep_boilerplate=True, normalize=normalize)
-    with sources(paths) as files:
-        for source in files:
-            try:
-                found.append((source.name, "".join(text(source, reading))))
-            except NoTextError as reason:
-                if not source.found:
-                    raise
-                notes.append(f"{source.name} is {reason.what}: left out")
-    notes += [guesses(reading.guessed)] if reading.guessed else []
-    if not found:
-        raise ChargenError(f"{paths[0]} holds no text files: name a folder with text in it, or the files themselves")
-    return found, notes
 
 
 def _plain(source: Source, file: IO[bytes], head: bytes, reading: Reading) -> Iterator[str]:

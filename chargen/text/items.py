@@ -1,16 +1,17 @@
-"""A file's lines, paragraphs or rows as separate documents, which end with a character of their own."""
+"""What of a file is a document: the file, or its lines, paragraphs or rows, which end with a character of their own."""
 
 from __future__ import annotations
 
 import csv
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from chargen.text.documents import Reading, text
+from chargen import ChargenError
+from chargen.text.documents import Reading, guesses, text
 from chargen.text.encodings import NoTextError
-from chargen.text.sources import Source
+from chargen.text.sources import Source, sources
 from chargen.text.vocabulary import END
 
 BLOCK = 1 << 14  # characters of short documents that are passed on together
@@ -40,6 +41,29 @@ def items(source: Source, reading: Reading) -> Iterator[str]:
         yield item
     if empty:
         raise NoTextError("without documents", f"{source.name} has nothing but blank documents")
+
+
+def documents(paths: Sequence[str], reading: Reading) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the name and the text of each file that ``paths`` name, and notes on files that are not texts.
+
+    A text of several documents has END before and after each. Raises ChargenError as `corpus.read` does.
+    """
+    found, notes = list[tuple[str, str]](), list[str]()
+    with sources(paths) as files:
+        for source in files:
+            try:
+                if reading.itemized:
+                    found.append((source.name, "".join(block for block, _ in blocks(source, reading)) + END))
+                else:
+                    found.append((source.name, "".join(text(source, reading))))
+            except NoTextError as reason:
+                if not source.found:
+                    raise
+                notes.append(f"{source.name} is {reason.what}: left out")
+    notes += [guesses(reading.guessed)] if reading.guessed else []
+    if not found:
+        raise ChargenError(f"{paths[0]} holds no text files: name a folder with text in it, or the files themselves")
+    return found, notes
 
 
 def blocks(source: Source, reading: Reading) -> Iterator[tuple[str, list[int]]]:

@@ -90,6 +90,13 @@ class Vocabulary:
         """What to show between documents: a line feed, or a blank line if documents have line feeds in them."""
         return "\n\n" if "\n" in self else "\n"
 
+    def check_end(self) -> None:
+        """Raise ChargenError if the model has not learnt where a document ends."""
+        if self.end is None:
+            raise ChargenError(
+                "the model has not learnt where an item ends: train it with --document line or paragraph, or --column"
+            )
+
     def id_of(self, character: str) -> int:
         """Return a character's id, or that of the unknown character. Raises KeyError if there is neither."""
         return self._ids[character] if character in self._ids else self._ids[self.unknown or ""]

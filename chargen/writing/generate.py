@@ -212,6 +212,11 @@ class Held:
         return any(stop.startswith(text) for stop in self._stops)
 
 
+def beginning(model: CharacterModel) -> str:
+    """Return what a model reads before a text that is given to it: END, if it is to be the beginning of a document."""
+    return model.vocabulary.end or "" if model.is_fresh else ""
+
+
 def opening(vocabulary: Vocabulary) -> str:
     """Return the text that a model reads before it starts a text of its own.
 
