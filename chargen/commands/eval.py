@@ -260,11 +260,10 @@ def write_table(read: Read, figures: dict[str, Any], whole: Score) -> None:
     if "items" in figures:
         from chargen.terminal import escaped
 
-        say(f"{'an item':20}{figures['bits_per_item']:14.2f} bits\n\n    bits   characters   item")
+        say(f"{'bits of an item':20}{'':14}{figures['bits_per_item']:8.2f}\n\n    bits   characters   item")
         for row in figures["items"]:
-            say(
-                f"{row['bits']:8.2f}{row['characters']:13,}   {escaped(row['item'].replace(chr(10), ' / '))}", indent=24
-            )
+            item = escaped(row["item"].replace("\n", " / "))
+            say(f"{row['bits']:8.2f}{row['characters']:13,}   {item}", indent=24)
     if len(read.files) > 1:
         say(f"\n{heading}   characters   file")
         for row in figures["files"]:

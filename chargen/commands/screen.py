@@ -144,9 +144,8 @@ def table_line(validation: Validation) -> str:
 
 
 def preview(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
+    """Return, in a line, how the model that was just validated continues the text ``before``, or items of its own."""
     from chargen.config import SampleConfig
-
-    """Return, in a line, how the model that was just validated continues the text ``before``."""
     from chargen.store.modelfile import ModelFile, with_temperature
     from chargen.writing.clone import Clone
     from chargen.writing.generate import Until

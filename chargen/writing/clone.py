@@ -218,7 +218,7 @@ class Clone:
         """Read one character in each row, ids (rows,); return `logits` (rows, V), valid until the next step."""
         if self.rows == 1:
             self._recalled.append(int(ids[0]))
-        if self._end is not None and (begins := ids == self._end).any():
+        if self._end is not None and (begins := np.equal(ids, self._end)).any():
             self._h[:, begins] = self._c[:, begins] = 0
         units, z = self._units, self._z
         gates, i, f, o, g = z[: 3 * units], *(z[k * units : (k + 1) * units] for k in range(4))

@@ -50,7 +50,7 @@ def items(
 ) -> Iterator[Piece]:
     """Draw whole documents, each of which continues what the model, of one row, has read; yield a piece for each.
 
-    Documents that do not end within ``until.length`` characters are left out. The arguments are those of
+    Documents that are blank, or do not end within ``until.length`` characters, are left out. The arguments are those of
     `generate.samples`. Which are written depends on the generators alone, not on how many are drawn at once.
 
     Raises ChargenError if most draws are left out: of 50 for each item, and at least 1,000.
@@ -71,8 +71,9 @@ def items(
             batch[piece.sample].add(piece)
         drawn += rows
         for one in batch:
-            whole = one.stopped_by == WHOLE and found < wanted.number
-            if whole and (wanted.seen is None or wanted.seen.add(wanted.seed + one.text)):
+            text = wanted.seed + one.text
+            whole = one.stopped_by == WHOLE and text.strip() and found < wanted.number
+            if whole and (wanted.seen is None or wanted.seen.add(text)):
                 yield Piece(found, one.text, one.nats, WHOLE)
                 found += 1
         if until.stopping():
