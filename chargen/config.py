@@ -197,6 +197,15 @@ class TrainConfig(Config):
         maximum=2**63 - 1,
     )
     encoding: str | None = option(None, "Encoding of the text files; by default UTF-8 or a guess.", group="Text")
+    document: str = option(
+        "file",
+        "What is a text of its own.",
+        group="Text",
+        choices=("file", "paragraph", "line"),
+    )
+    column: str | None = option(
+        None, "Read this column of CSV, TSV or JSON lines, each row a text of its own.", group="Text", metavar="NAME"
+    )
     join: bool = option(False, "Carry the state from one file into the next.", group="Text")
     keep_boilerplate: bool = option(
         False, "Keep the header and licence of Project Gutenberg, and the imprints of EPUBs.", group="Text"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import compress
+from itertools import compress, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,12 +32,13 @@ NAMED_FILES = 3  # at most, in a title
     groups={
         "What is read": "model split encoding",
         "Measures": "protocol dynamic baseline",
-        "Output": "shaded html as_json",
+        "Output": "listed shaded html as_json",
     },
     epilog="""
     chargen eval                        the newest run on its own validation text
     chargen eval letter.txt --model runs/book
     chargen eval --dynamic --baseline xz
+    chargen eval names.txt --items
     chargen eval letter.txt --surprisal
     chargen eval letter.txt --html letter.html
     """,
@@ -60,6 +61,7 @@ NAMED_FILES = 3  # at most, in a title
     type=click.Choice(("xz", "bz2")),
     help="Also score a compressor that has read the training text.",
 )
+@click.option("--items", "listed", is_flag=True, help="List the bits of each item, its end included.")
 @click.option("--surprisal", "shaded", is_flag=True, help="Write the text, each character shaded by its surprisal.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the shaded text to this new file.")
 @click.option("--encoding", type=Encoding(), help="Encoding of the files; by default UTF-8 or a guess.")
@@ -84,8 +86,13 @@ def evaluate(files: tuple[str, ...], **values: Any) -> None:
         read = given_texts(files, values["encoding"], file)
     if sys.stderr.isatty():
         say(f"reading {len(read.text):,} characters ...", err=True)
+    if values["listed"]:
+        refuse_unended(read, file.vocabulary)
     scores = score_all(read, file, values["protocol"], dynamic=values["dynamic"])
     figures = figures_of(read, scores)
+    if values["listed"]:
+        each = items_of(read, scores[values["protocol"]])
+        figures |= {"bits_per_item": sum(item["bits"] for item in each) / len(each), "items": each}
     if values["baseline"] is not None:
         from chargen.training.compressor import bits_per_character
 
@@ -110,7 +117,7 @@ class Read(NamedTuple):
     name: str
     texts: tuple[str, ...]
     files: tuple[str, ...] = ()  # the file of each text, if the texts are from files
-    starts: Starts | None = None  # where documents start in the single text, if it is a run's own
+    starts: tuple[Starts, ...] = ()  # where further documents start in each text
 
     @property
     def text(self) -> str:
@@ -119,11 +126,9 @@ class Read(NamedTuple):
 
     def score(self, vocabulary: Vocabulary, evaluation: Evaluation) -> list[Score]:
         """Return the score of each text."""
-        from chargen.training.evaluate import score, score_each
+        from chargen.training.evaluate import score_each
 
-        if self.starts is not None:
-            return [score(self.text, vocabulary, evaluation, self.starts)]
-        return score_each(self.texts, vocabulary, evaluation)
+        return score_each(self.texts, vocabulary, evaluation, self.starts)
 
 
 def score_all(read: Read, file: ModelFile, protocol: str, *, dynamic: bool) -> dict[str, list[Score]]:
@@ -152,14 +157,16 @@ def own_text(model: Path | None, split: str, *, with_training: bool) -> tuple[st
     parts = corpus.split(run.config.train)
     training, part = corpus.vocabulary.decode(parts[0].ids) if with_training else "", parts[split == "validation"]
     name = f"{corpus.name}, its part for {split}"
-    return training, Read(name, (corpus.vocabulary.decode(part.ids),), starts=part.starts)
+    return training, Read(name, (corpus.vocabulary.decode(part.ids),), starts=(part.starts,))
 
 
 def given_texts(files: tuple[str, ...], encoding: str | None, model: ModelFile) -> Read:
     """Return the texts of files, without those that are not text or too short for a prediction; name these."""
-    from chargen.text.corpus import documents
+    from chargen.text.documents import Reading
+    from chargen.text.items import documents
 
-    found, notes = documents(files, encoding, model.summary.get("normalize", "nfc"))
+    read_as = {name: model.summary[name] for name in ("normalize", "document", "column") if name in model.summary}
+    found, notes = documents(files, Reading(encoding, keep_boilerplate=True, **read_as))
     unknown = "has fewer than two characters that the model knows"
     enough = [len(model.vocabulary.encode_known(text)[0]) > 1 for _, text in found]
     if not any(enough):
@@ -169,7 +176,17 @@ def given_texts(files: tuple[str, ...], encoding: str | None, model: ModelFile) 
         say(note, err=True)
     files, texts = zip(*compress(found, enough), strict=True)
     name = ", ".join(Path(file).name for file in files) if len(files) <= NAMED_FILES else f"{len(files):,} files"
-    return Read(name, texts, files)
+    starts = tuple(map(inner_starts, texts)) if model.vocabulary.end is not None else ()
+    return Read(name, texts, files, starts)
+
+
+def inner_starts(text: str) -> Starts:
+    """Return where documents start in a text, the first left out, by the END before each."""
+    import numpy as np
+
+    from chargen.text.vocabulary import END, code_points
+
+    return np.asarray(np.flatnonzero(code_points(text) == ord(END))[1:-1], np.int64)
 
 
 def figures_of(read: Read, scores: dict[str, list[Score]]) -> dict[str, Any]:
@@ -186,6 +203,25 @@ def figures_of(read: Read, scores: dict[str, list[Score]]) -> dict[str, Any]:
         each = ({name: own[number] for name, own in scores.items()} for number in range(len(read.files)))
         result["files"] = [{"file": name, **figures(own)} for name, own in zip(read.files, each, strict=True)]
     return result
+
+
+def refuse_unended(read: Read, vocabulary: Vocabulary) -> None:
+    """Raise ChargenError if the texts are not items that end where the model has learnt it."""
+    from chargen.text.vocabulary import END
+
+    vocabulary.check_end()
+    if not all(text.startswith(END) for text in read.texts):
+        raise ChargenError(f"{read.name} is a text of whole files, not of items: --items has nothing to list")
+
+
+def items_of(read: Read, scores: list[Score]) -> list[dict[str, Any]]:
+    """Return each item, its bits with those of its end, and its number of characters without it."""
+    found = []
+    for text, starts, score in zip(read.texts, read.starts, scores, strict=True):
+        for start, end in pairwise([0, *starts.tolist(), len(text) - 1]):
+            item = text[start + 1 : end]
+            found.append({"item": item, "bits": bits(score.costs[start + 1 : end + 1].sum()), "characters": len(item)})
+    return found
 
 
 def show(read: Read, figures: dict[str, Any], scores: list[Score], values: dict[str, Any]) -> None:
@@ -221,6 +257,13 @@ def write_table(read: Read, figures: dict[str, Any], whole: Score) -> None:
         say(f"{LABELS['dynamic']:20}{line(figures['dynamic'])}")
     if "baseline" in figures:
         say(f"{figures['baseline']['compressor']:20}{'':14}{figures['baseline']['bpc']:8.3f}")
+    if "items" in figures:
+        from chargen.terminal import escaped
+
+        say(f"{'bits of an item':20}{'':14}{figures['bits_per_item']:8.2f}\n\n    bits   characters   item")
+        for row in figures["items"]:
+            item = escaped(row["item"].replace("\n", " / "))
+            say(f"{row['bits']:8.2f}{row['characters']:13,}   {item}", indent=24)
     if len(read.files) > 1:
         say(f"\n{heading}   characters   file")
         for row in figures["files"]:
@@ -234,9 +277,10 @@ def write_table(read: Read, figures: dict[str, Any], whole: Score) -> None:
 def clusters(text: str, whole: Score) -> list[tuple[str, float]]:
     """Return the grapheme clusters of the text, each with its nats."""
     from chargen.terminal import Clusters
+    from chargen.text.vocabulary import END
 
     found = Clusters()
-    return found.add(text, list(whole.costs)) + found.release()
+    return found.add(text.replace(END, "\n"), list(whole.costs)) + found.release()
 
 
 def write_page(path: Path, name: str, shaded: list[tuple[str, float]], whole: Score) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,7 @@ def export(
     from chargen.store.modelfile import ModelFile
     from chargen.store.run import CHECKPOINT, CONFIG, MODEL, find_model
     from chargen.terminal import escaped
+    from chargen.text.vocabulary import Vocabulary
     from chargen.writing.clone import Clone
 
     path = Path(os.path.abspath(find_model(model)))  # noqa: PTH100  # a link keeps the name that people gave it
@@ -109,15 +111,20 @@ def export(
             f"{folder} is not UTF-8, and other runtimes can't open a file by such a name: name another folder "
             "with --output"
         ) from None
-    wanted = [exports.Export(file, escaped(title), name, numbers) for name, numbers in chosen.items()]
+    # Only chargen's own files can tell what the character is for that ends a document.
+    plain = replace(file, vocabulary=Vocabulary(file.vocabulary.characters, file.vocabulary.unknown))
+    models = {name: file if name == "chargen" else plain for name in chosen}
+    wanted = [exports.Export(models[name], escaped(title), name, numbers) for name, numbers in chosen.items()]
     for one in wanted:  # all errors that can be foreseen come before anything is written
         exports.check(one.format)
         exports.refuse([folder / one.filename, folder / f"{one.filename}.md"], force=force)
-    clone = Clone(file.weights, file.vocabulary)
-    ids, source = reference_text(path.parent, file, clone)
+    if file.vocabulary.end is not None and {*chosen} - {"chargen"}:
+        say("the end of a document is the character U+FFFF in the export; begin from a zero state after it", err=True)
+    ids, source = reference_text(path.parent, file, Clone(plain.weights, plain.vocabulary))
     for one in wanted:
         if sys.stderr.isatty():
             say(f"writing {one.filename} ...", err=True)
+        clone = Clone(one.model.weights, one.model.vocabulary)
         with quiet():
             made, found = exports.export(one, folder, Reference(clone, ids, source, one.quantize), force=force)
         shown = made.relative_to(Path.cwd()) if made.is_relative_to(Path.cwd()) else made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -51,8 +50,9 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     "seed_file": {"seed_from_book"},
     # A pattern is scored with all of the model's probabilities: only these two options apply to it.
     "pattern": {f.name for f in fields(SampleConfig)} - {"temperature", "random_seed"} | {"stops", "until_newline"},
+    "items": {"pattern", "count", "stops", "until_newline", "seed_from_book", "best_of", "save_state", "load_state"},
     "as_json": {"color", "no_seed"},
-    "interactive": {"pattern", "count", "output", "stops", "until_newline", "originality", "save_state"}
+    "interactive": {"items", "pattern", "count", "output", "stops", "until_newline", "originality", "save_state"}
     | {"as_json", "color", "no_seed"},
 }
 
@@ -62,7 +62,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     short_help="Write text with a trained model.",
     groups={
         "What is continued": "model seed seed_file seed_from_book load_state escapes",
-        "Length": "stops until_newline count",
+        "Length": "stops until_newline count items new",
         "Drawing": "",
         "Pattern": "pattern separator",
         "Output": "no_seed color as_json output originality save_state interactive",
@@ -72,6 +72,7 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
     chargen sample --model runs/book --length 5000 --temperature 0.5 > text.txt
     chargen sample --seed "Once" --count 8 --stop "." --json
     chargen sample --seed-from-book --words book --best-of 4 --color --originality
+    chargen sample --items 20 --new --temperature 1
     chargen sample --pattern words.txt --temperature 0
     chargen sample --save-state one.state > 1.txt
     chargen sample --load-state one.state > 2.txt
@@ -99,6 +100,13 @@ EXCLUDING = {  # an option, and those that it can't be combined with; options na
 )
 @click.option("--separator", default=" ", show_default="default: a space", help="Text between the slots of a pattern.")
 @click.option("--count", type=Whole(1), default=1, show_default=True, help="Number of samples to draw.")
+@click.option(
+    "--items",
+    type=Whole(1),
+    metavar="N",
+    help="Write N whole items, such as names, by a model of --document line or paragraph, or of --column.",
+)
+@click.option("--new", is_flag=True, help="With --items: leave out items of the training text, and repetitions.")
 @click.option("--no-seed", is_flag=True, help="Leave the seed out of the output.")
 @click.option("--color", is_flag=True, help="Shade each character by its surprisal.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object for each sample, one a line.")
@@ -123,12 +131,14 @@ def sample(ctx: click.Context, /, **values: Any) -> None:
         blas_threads(values["count"])
     job = prepare(explicit, values)
     if values["interactive"]:
+        from chargen.commands.conversation import converse
+
         ctx.exit(converse(job))
-    from chargen.writing.generate import opening
+    from chargen.writing.generate import beginning, opening
     from chargen.writing.showing import kept, show
 
     if job.seed or job.clone.is_fresh:
-        job.clone.feed(job.seed or opening(job.clone.vocabulary))
+        job.clone.feed(beginning(job.clone) + job.seed or opening(job.clone.vocabulary))
     stop, output = Stop(), values["output"]
     pieces = draw(job, lambda: stop.signal)
     report = partial(report_originality, job) if values["originality"] and not values["as_json"] else None
@@ -167,6 +177,8 @@ def prepare(explicit: set[str], values: dict[str, Any]) -> Job:
     if values["save_state"] is not None:
         check_state_path(values["save_state"])
     clone = Clone.open(values["model"])
+    if values["items"]:
+        clone.vocabulary.check_end()
     book = open_book(values)
     if values["pattern"] is not None and "temperature" not in explicit:
         config = replace(config, temperature=1.0)  # the model's own probabilities
@@ -181,6 +193,7 @@ def prepare(explicit: set[str], values: dict[str, Any]) -> Job:
     if config.random_seed is None and decides:
         say(f"random seed: {random_seed}", err=True)
     settings = {**config.to_json(), "random_seed": None if generator else random_seed, "count": values["count"]}
+    settings |= {"items": values["items"], "new": values["new"]} if values["items"] else {}
     if pattern is None:
         settings |= {"stop": list(values["stops"]), "until_newline": values["until_newline"]}
     else:
@@ -189,7 +202,8 @@ def prepare(explicit: set[str], values: dict[str, Any]) -> Job:
     stops = [read_stop(clone.vocabulary, text, escapes=values["escapes"]) for text in values["stops"]]
     stops += ["\n"] * values["until_newline"]
     drawing = drawing_of(random_seed, values["count"], generator)
-    return Job(clone, config, seed, values["count"], drawing, tuple(stops), pattern, settings, book)
+    count = values["items"] or values["count"]
+    return Job(clone, config, seed, count, drawing, tuple(stops), pattern, settings, book)
 
 
 def drawing_of(random_seed: int, count: int, generator: np.random.Generator | None) -> Drawing:
@@ -214,6 +228,13 @@ def draw(job: Job, stopping: Callable[[], int]) -> Iterator[Piece]:
 
     until, config, clone = Until(job.config.length, job.stops, stopping), job.config, job.clone
     chosen = filters(config, clone.vocabulary, clone.words, clone.base_words)
+    if "items" in job.settings:
+        from chargen.writing.items import Seen, Wanted, items
+        from chargen.writing.sampler import generators
+
+        seen = Seen(job.book.corpus) if job.settings["new"] and job.book is not None else None
+        drawing = partial(generators, job.settings["random_seed"]) if config.temperature else None
+        return items(clone, Wanted(job.samples, job.seed, seen), until, chosen, drawing)
     if config.best_of > 1:
         return best_samples(clone, job.samples, until, chosen, (job.drawing, choice_of(clone, config)))
     return samples(clone, job.samples, until, chosen, job.drawing if config.temperature else None)
@@ -226,7 +247,8 @@ def writer(out: TextIO, job: Job, values: dict[str, Any]) -> Plain | JsonLines:
     if values["as_json"]:
         compare = job.book.compare if job.book is not None and values["originality"] else None
         return JsonLines(out, job.seed, job.settings, compare)
-    return (Shaded if values["color"] else Plain)(out, "" if values["no_seed"] else job.seed, job.samples)
+    separator = job.clone.vocabulary.separator if values["items"] else ""
+    return (Shaded if values["color"] else Plain)(out, "" if values["no_seed"] else job.seed, job.samples, separator)
 
 
 def report_originality(job: Job, sample: int, text: str) -> None:
@@ -242,6 +264,8 @@ def refuse_together(explicit: set[str], count: int) -> None:
         raise click.UsageError("a saved state is that of one sample: it does not go with --count")
     if "separator" in explicit and "pattern" not in explicit:
         raise click.UsageError("--separator is for --pattern")
+    if "new" in explicit and "items" not in explicit:
+        raise click.UsageError("--new is for --items")
     for first, others in EXCLUDING.items():
         if first in explicit and (both := explicit & others):
             raise click.UsageError(f"{option_names({first})} does not go with {option_names(both)}")
@@ -261,7 +285,7 @@ def refuse_expressions(config: SampleConfig) -> None:
 
 def open_book(values: dict[str, Any]) -> Book | None:
     """Return the book, with its index for --originality; None if no option needs it."""
-    if not (values["originality"] or values["seed_from_book"]):
+    if not (values["originality"] or values["seed_from_book"] or values["new"]):
         return None
     from chargen.writing.originality import Book
 
@@ -337,50 +361,3 @@ def advice(text: str, vocabulary: Vocabulary, *, escapes: bool) -> str:
     """Return a hint at -e, if a backslash that the model doesn't know may have been meant as an escape."""
     unknown = "\\" in text and "\\" not in vocabulary
     return r"; with -e, \n is a line's end" if unknown and not escapes else ""
-
-
-def converse(job: Job) -> int:
-    """Read lines from standard input and write the model's answers until the input ends; return the exit code."""
-    from chargen.commands.prompt import line_reader
-    from chargen.terminal import Clusters, shown
-    from chargen.text.words import unpacked
-    from chargen.writing.interactive import Conversation
-
-    if job.seed:
-        job.clone.feed(job.seed)
-    conversation = Conversation(job.clone, job.config, job.drawing(1, 0)[0], job.seed)
-    read_line = line_reader([*conversation.commands, "quit"], unpacked(job.clone.words) if job.clone.words else ())
-    say("Write a line, and the model continues; /words offers words to choose from, /help lists the commands.")
-    while True:
-        try:
-            line = read_line()
-        except EOFError:
-            say()
-            return 0
-        except OSError as error:
-            raise ChargenError(f"cannot read standard input: {error.strerror}") from None
-        except UnicodeDecodeError:
-            say("the line is not UTF-8: it was ignored", err=True)
-            continue
-        except KeyboardInterrupt:
-            say()
-            continue
-        if line.strip() == "/quit":
-            return 0
-        clusters = Clusters()
-        try:
-            with Stop() as stop:
-                for said in conversation.answer(line):
-                    if isinstance(said, str):
-                        say(said, indent=5)
-                        continue
-                    stopped = bool(stop.signal)  # read once: a signal may come while this is written
-                    ended = stopped or said.stopped_by is not None
-                    whole = clusters.add(said.text, said.nats) + (clusters.release() if ended else [])
-                    click.echo(shown("".join(c for c, _ in whole), sys.stdout), nl=ended, color=True)
-                    if stopped:
-                        break
-        except ChargenError as error:
-            say(str(error), err=True)
-        if stop.signal not in (0, signal.SIGINT):
-            return 128 + stop.signal

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chargen.training.schedule import Planned, Replanned
 
 PREVIEW_CHARACTERS = 96  # written at each validation, or more where the terminal is wider
+PREVIEW_ITEMS = 12  # of a text whose documents end with a character of their own
 TITLES = """
                           bits per character
     step   epoch    time  training  validation      rate  characters/s"""
@@ -143,11 +144,21 @@ def table_line(validation: Validation) -> str:
 
 
 def preview(model: CharLM, vocabulary: Vocabulary, before: str, validation: Validation, length: int) -> str:
-    """Return, in a line, how the model that was just validated continues the text ``before``."""
+    """Return, in a line, how the model that was just validated continues the text ``before``, or items of its own."""
+    from chargen.config import SampleConfig
     from chargen.store.modelfile import ModelFile, with_temperature
     from chargen.writing.clone import Clone
+    from chargen.writing.generate import Until
+    from chargen.writing.sampler import generators
 
     weights = with_temperature(model.arrays(), validation.record["temperature"])
     clone = Clone(ModelFile(weights, vocabulary, model.config, {}, {}).for_inference().weights, vocabulary)
+    if vocabulary.end is not None:
+        clone.feed(vocabulary.end)
+        rows, texts = clone.repeat(PREVIEW_ITEMS), [""] * PREVIEW_ITEMS
+        drawn = generators(validation.record["step"], PREVIEW_ITEMS)
+        for piece in rows.write(SampleConfig(), Until(length), drawn):
+            texts[piece.sample] += piece.text
+        return " ".join(", ".join(texts).split())
     clone.feed(before)
     return " ".join("".join(clone.generate(length, random_seed=validation.record["step"])).split())

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from chargen.text.report import Report, Trouble
 
 # What decides which text a training reads.
-READING = ("encoding", "keep_boilerplate", "keep_markup", "min_count", "unwrap", "normalize", "cache")
+READING = (
+    "encoding",
+    "keep_boilerplate",
+    "keep_markup",
+    "min_count",
+    "unwrap",
+    "normalize",
+    "document",
+    "column",
+    "cache",
+)
 BLOCK = 1 << 16  # characters that are written at a time
 MOST_PASSES = 100  # over a text in the time of a training; more are wasted on it
 LESS_TIME = 0.8  # of the time that is too much is tried next
@@ -53,6 +63,8 @@ def text(files: tuple[str, ...], **values: Any) -> None:
     be trouble, each with the option that mends it.
     """
     output, reported = values["output"], values["reported"] or values["as_json"]
+    if values["column"] is not None and values["document"] != "file":
+        raise click.UsageError("--column makes each row a text of its own: it does not go with --document")
     if output is not None and reported:
         raise click.UsageError("--output is for the text: it does not go with --report or --json")
     if output is not None:
@@ -87,9 +99,15 @@ def show_text(files: tuple[str, ...], settings: TrainConfig, output: Path | None
 
 
 def parts(corpus: Corpus) -> Iterator[str]:
-    """Yield the text of a corpus, a block at a time."""
-    for place in range(0, len(corpus.ids), BLOCK):
-        yield corpus.vocabulary.decode(corpus.ids[place : place + BLOCK])
+    """Yield the text of a corpus, a block at a time, with line feeds or blank lines between short documents."""
+    from chargen.text.vocabulary import END
+
+    ids = corpus.ids[1:-1] if corpus.itemized else corpus.ids
+    for place in range(0, len(ids), BLOCK):
+        part = corpus.vocabulary.decode(ids[place : place + BLOCK])
+        yield part.replace(END, corpus.vocabulary.separator) if corpus.itemized else part
+    if corpus.itemized:
+        yield "\n"
 
 
 def show_report(files: tuple[str, ...], settings: TrainConfig, *, as_json: bool) -> None:

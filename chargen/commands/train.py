@@ -103,7 +103,8 @@ def train(
 ) -> None:
     """Train a model on FILES: texts, compressed or not, folders, patterns, or - for standard input.
 
-    Each file is a document, and the LSTM's state is reset where a document begins. Without FILES it trains on the book
+    Each file is a document, unless --document or --column says otherwise, and the LSTM's state is reset where a
+    document begins. Without FILES it trains on the book
     that ships with chargen. The result is a run: a folder with the best model, a checkpoint, the configuration and the
     metrics. Ctrl-C stops after the current step; --resume continues from there.
 
@@ -155,6 +156,9 @@ def refuse_together(explicit: set[str], origin: str | None) -> None:
         raise click.UsageError(f"{option_names(lengths)} exclude each other: give one of them")
     if "resume" in explicit and (refused := explicit - {"resume", "files"} - resumable()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --resume: the run keeps its own")
+    if len(parts := explicit & {"document", "column"}) > 1 or (parts and "join" in explicit):
+        both = parts | explicit & {"join"}
+        raise click.UsageError(f"{option_names(both)} exclude each other: give one of them")
     if "parent" in explicit and origin != SCRATCH and (refused := explicit & ModelConfig.types().keys()):
         raise click.UsageError(f"{option_names(refused)} cannot be changed with --from: the model keeps its own")
 
@@ -307,6 +311,9 @@ def conclude(job: Job, path: Path, *, finished: bool, chief: bool) -> None:
     if chief and parent not in (None, str(base_path())):  # the base model's texts are not at hand
         say(old_text(Path(parent), path), indent=10)
 
+    if job.corpus.itemized:
+        say(f"done; write with: chargen sample --model {quote(str(path))} --items 20", indent=None)
+        return
     seed = seed_of(job.corpus.vocabulary.decode(job.training.ids[:SEED_CHARACTERS]))
     suggested = f" --seed {quote(seed)}" if seed else ""
     say(f"done; write with: chargen sample --model {quote(str(path))}{suggested}", indent=None)

@@ -162,7 +162,7 @@ class Completion:
             seed, _ = known_seed(vocabulary, text)
         except ChargenError as error:
             raise RequestError(str(error), param="prompt") from None
-        return Prompt(seed, vocabulary.encode(seed or opening(vocabulary)).tolist())
+        return Prompt(seed, vocabulary.encode((vocabulary.end or "") + seed or opening(vocabulary)).tolist())
 
     @property
     def texts(self) -> int:
@@ -180,7 +180,7 @@ class Completion:
                 index = number * self.count + first
                 job = Job(
                     prompt=prompt.ids,
-                    until=Until(self.config.length, self._stops),
+                    until=Until(self.config.length, self._stops, end=self.served.clone.vocabulary.end),
                     filters=self._filters,
                     generators=drawing[first : first + step],
                     put=partial(mail.put, index),

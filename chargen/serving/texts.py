@@ -108,7 +108,7 @@ class Reading(Row):
 
     def follow(self, read: Read) -> Sequence[Row] | None:
         """Go on to the next character, and after the last one to the continuations."""
-        if read.score is not None:
+        if read.score is not None and read.character != self.job.until.end:
             score = read.score if self.at else Score(None, ())
             self.job.put(Part(Piece(0, read.character, ()), (score,), read=True))
         self.at += 1
@@ -142,7 +142,8 @@ class Writing(Drawn):
     scores: deque[Score] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._held, self._left = Held(self.job.until.stops), self.job.until.length
+        until = self.job.until
+        self._held, self._left = Held(until.stops, until.end), until.length
 
     def follow(self, read: Read) -> Sequence[Row] | None:
         """Hand on the text, except for what may be the beginning of a stop text."""
@@ -215,7 +216,8 @@ class Branching(Drawn):
             assert score.nats is not None
             self.scores.append(score)
             self.left -= 1
-            if not branch.add(read.id, read.character, score.nats) and self.left:
+            whole = branch.add(read.id, read.character, score.nats) or read.character == self.job.until.end
+            if not whole and self.left:
                 return None
             branch.layers = read.state()
         self.ended()

@@ -1,9 +1,10 @@
 """Model files and checkpoints: weights, vocabulary, configuration and training summary in one file.
 
 The file has the layout of `files.arrays`. Its header adds ``vocabulary``, ``unknown`` (the character that stands for
-rare ones, if there is one), ``model`` (the ModelConfig), ``summary``, and in a model file ``words`` (those of the
-text, as `text.words.packed` writes them). ``base_words`` are those of the models that it began from, if any, in the
-same form; checkpoints have them too. The weights are float32, in Keras's shapes and gate order (i, f, g, o)::
+rare ones, if there is one), ``end`` (the character that ends a document, if the model has learnt it), ``model`` (the
+ModelConfig), ``summary``, and in a model file ``words`` (those of the text, as `text.words.packed` writes them).
+``base_words`` are those of the models that it began from, if any, in the same form; checkpoints have them too. The
+weights are float32, in Keras's shapes and gate order (i, f, g, o)::
 
     embedding               (V, E)
     lstm_<n>/kernel         (E or H, 4H)     n = 0 .. L-1; layer 0 reads the embedding
@@ -147,6 +148,8 @@ class Summary(TypedDict, total=False):
     characters: Count
     sha256: Sha256
     normalize: Literal["none"]  # the text was not normalised; without this field it is in NFC
+    document: Literal["paragraph", "line"]  # what of a file is a document; without this field the whole file
+    column: str  # the column whose rows are documents
     chargen: str  # the version that trained the model
     step: Count
     validation_bpc: Amount
@@ -162,6 +165,7 @@ class ModelHeader(Header):
     model: ModelConfig
     summary: Summary
     unknown: str | None = None
+    end: str | None = None
     words: str | None = None
     base_words: str | None = None
 
@@ -232,6 +236,7 @@ class ModelFile:
         fields = {
             "vocabulary": self.vocabulary.characters,
             **({} if self.vocabulary.unknown is None else {"unknown": self.vocabulary.unknown}),
+            **({} if self.vocabulary.end is None else {"end": self.vocabulary.end}),
             **({} if self.words is None else {"words": self.words}),
             **({} if self.base_words is None else {"base_words": self.base_words}),
             "model": self.config.to_json(),
@@ -247,7 +252,7 @@ class ModelFile:
         """
         header, arrays = read_arrays(path, cls.HEADER, CheckpointHeader, advice=ADVICE)
         with errors_of(path, ADVICE):
-            vocabulary = Vocabulary(header.vocabulary, header.unknown)
+            vocabulary = Vocabulary(header.vocabulary, header.unknown, header.end)
             names = weight_shapes(len(vocabulary), header.model)
             weights = {name: _in_float32(name, arrays) for name in names}
         lists = (header.words, header.base_words)

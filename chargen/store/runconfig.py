@@ -46,9 +46,17 @@ class RunConfig:
         """The stop of the first plan; None until there is one."""
         return self.stop if self.knot is None else self.knot.first_stop
 
+    @property
+    def reading(self) -> dict[str, str]:
+        """How other texts are to be read as this run's was, without what is the default: for a model's `Summary`."""
+        train = self.train
+        found = {"normalize": train.normalize, "document": train.document, "column": train.column}
+        defaults = TrainConfig()
+        return {name: value for name, value in found.items() if value is not None and value != getattr(defaults, name)}
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        known = None if self.known is None else [self.known.characters, self.known.unknown]
+        known = None if self.known is None else self.known.identity
         return {"format": FORMAT, **asdict(replace(self, known=None)), "known": known}
 
     @classmethod
@@ -102,7 +110,10 @@ class _Formatted(TypedDict):
 
 def _vocabulary(_: type, known: Any) -> Vocabulary:
     try:
-        return Vocabulary(*converted(known, tuple[str, str | None]))
+        kind: Any = tuple[str, str | None]
+        if isinstance(known, list) and len(known) > 2:  # with the end of a document
+            kind = tuple[str, str | None, str]
+        return Vocabulary(*converted(known, kind))
     except DamagedError as error:
         raise DamagedError(f"known: {error}") from None
 

@@ -33,13 +33,12 @@ from chargen.files.arrays import NO_CHECKSUM, checksum_matches, with_checksum
 from chargen.files.disk import locked, move, sweep, temporary, write_beside
 from chargen.files.reading import Count, DamagedError, Sha256, converted, errors_of, open_regular, parsed, read_regular
 from chargen.text import formats
-from chargen.text.documents import Reading, decode, guesses, text
-from chargen.text.encodings import NoTextError
+from chargen.text.documents import Reading, decode
 from chargen.text.sources import BUNDLED_BOOK, STANDARD_INPUT, Source, sources
 from chargen.text.spool import Advance as Advance
 from chargen.text.spool import Spool, spool_documents
 from chargen.text.spool import Starts as Starts
-from chargen.text.vocabulary import STAND_INS, Ids, Vocabulary
+from chargen.text.vocabulary import END, STAND_INS, Ids, Vocabulary
 from chargen.text.words import packed, words_of
 
 VOICES = ("log", "letters", "manual")  # the bundled texts beside the book, by three authors
@@ -79,6 +78,7 @@ class _Description:
     documents: Annotated[int, Meta(ge=1, le=2**53)]
     ids: Count  # CRC-32 of their bytes
     starts: Count  # likewise
+    end: str | None = None  # `Vocabulary.end`
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,11 @@ class Corpus:
     name: str  # of the text, and of runs on it
     sha256: str  # of characters, ids and starts, not of the files' bytes
     notes: tuple[str, ...] = ()  # changes to the texts that their owner would want to know
+
+    @property
+    def itemized(self) -> bool:
+        """Whether each document has END before it, where it starts, and after it."""
+        return self.vocabulary.end is not None and bool(self.ids[0] == self.vocabulary.id_of(self.vocabulary.end))
 
     @cached_property
     def words(self) -> str:
@@ -108,8 +113,8 @@ class Corpus:
         """Return the parts for training and validation, as views.
 
         Validation is the end of the text: the share ``settings.validation`` of its characters, at most
-        ``settings.held_out``. Each part has at least two characters, one to read and one to predict. Raises
-        ChargenError if the text is too short for that.
+        ``settings.held_out``; if documents end with END, it is whole documents, as near to that as can be. Each part
+        has at least two characters, one to read and one to predict. Raises ChargenError if the text is too short.
         """
         characters = len(self.ids)
         validation = max(2, min(settings.held_out or characters, round(characters * settings.validation)))
@@ -119,9 +124,13 @@ class Corpus:
                 f"{self.name} is too short, {characters:,} characters, which leaves fewer than 2 for training: "
                 "give a longer text, or a smaller --validation"
             )
+        if self.itemized:
+            if len(self.starts) == 1:
+                raise ChargenError(f"{self.name} is a single document, which leaves none for validation: give more")
+            border = int(self.starts[1:][np.abs(self.starts[1:] - border).argmin()])
         first, later = np.searchsorted(self.starts, [border, border + 1])
         return (
-            Part(self.ids[:border], self.starts[1:first]),
+            Part(self.ids[: border + self.itemized], self.starts[1:first]),
             Part(self.ids[border:], self.starts[max(1, later) :] - border),
         )
 
@@ -230,27 +239,6 @@ def _remove(folder: Path) -> None:
         folder.unlink()
 
 
-def documents(paths: Sequence[str], encoding: str | None, normalize: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the name and the whole text of each file that ``paths`` name, and notes on files that are not texts.
-
-    Nothing is added to a text, and its boilerplate is kept. Raises ChargenError as `read` does.
-    """
-    found, notes = list[tuple[str, str]](), list[str]()
-    reading = Reading(encoding, keep_boilerplate=True, normalize=normalize)
-    with sources(paths) as files:
-        for source in files:
-            try:
-                found.append((source.name, "".join(text(source, reading))))
-            except NoTextError as reason:
-                if not source.found:
-                    raise
-                notes.append(f"{source.name} is {reason.what}: left out")
-    notes += [guesses(reading.guessed)] if reading.guessed else []
-    if not found:
-        raise ChargenError(f"{paths[0]} holds no text files: name a folder with text in it, or the files themselves")
-    return found, notes
-
-
 def opened(
     folder: Path, files: tuple[str, ...], name: str, advice: str = "delete it, and it is made again", *, mapped: bool
 ) -> Corpus:
@@ -267,7 +255,7 @@ def opened(
         described = converted(parsed(data), _Description)
         if not checksum_matches(data):
             raise DamagedError(f"{DESCRIPTION}: its checksum is not that of its contents")
-        vocabulary = Vocabulary(described.vocabulary, described.unknown)
+        vocabulary = Vocabulary(described.vocabulary, described.unknown, described.end)
         ids = _array(folder / IDS, vocabulary.dtype, described.characters, mapped=mapped)
         starts = _array(folder / STARTS, np.dtype(np.int64), described.documents, mapped=False)
         if (zlib.crc32(ids.data), zlib.crc32(starts.data)) != (described.ids, described.starts):
@@ -334,7 +322,8 @@ def _name(paths: Sequence[str]) -> str:
 def _key(found: Sequence[Source], settings: TrainConfig, known: Vocabulary | None) -> str:
     # A file that is not a text is left out if it was found in a folder, and an error if it was named.
     made_from = [(source.sha256(), Path(source.name).suffix.lower(), source.found) for source in found]
-    options = [
+    reading = Reading.of(settings)
+    options: list[Any] = [
         settings.encoding,
         settings.join,
         settings.keep_boilerplate,
@@ -342,8 +331,9 @@ def _key(found: Sequence[Source], settings: TrainConfig, known: Vocabulary | Non
         settings.min_count,
         settings.normalize,
         settings.unwrap,
-        known and [known.characters, known.unknown],
+        known and known.identity,
     ]
+    options += [[settings.document, settings.column]] if reading.itemized else []
     versions = formats.versions({source.kind for source in found}, guessing=settings.encoding is None)
     key = json.dumps([FORMAT, versions, unicodedata.unidata_version, options, made_from])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -360,13 +350,15 @@ def _build(
         starts = starts[:1] if settings.join else starts
         before = set(known.characters if known else "")
         rare = {c: n for c, n in spool.rare(settings.min_count).items() if c not in before}
+        rare.pop(END if reading.itemized else "", None)
         unknown = known.unknown if known else None
         if rare and unknown is None:
             unknown = next(c for c in STAND_INS if ord(c) not in spool.points)
         characters = before | {*map(chr, spool.points)} - rare.keys() | {*(unknown or "")}
-        if characters == {unknown}:
+        if characters <= {unknown, *END * reading.itemized}:
             raise ChargenError(f"no character occurs {settings.min_count:,} times: give a smaller --min-count")
-        vocabulary = Vocabulary("".join(sorted(characters)), unknown)
+        end = END if reading.itemized else known.end if known else None
+        vocabulary = Vocabulary("".join(sorted(characters)), unknown, end)
         table = np.array([vocabulary.id_of(chr(point)) for point in spool.points], vocabulary.dtype)
         digest, crc = hashlib.sha256(vocabulary.characters.encode("utf-8")), 0
         with (folder / IDS).open("wb") as ids:
@@ -391,9 +383,11 @@ def _describe(folder: Path, starts: Starts, vocabulary: Vocabulary, notes: Seque
     description = _Description(
         vocabulary=vocabulary.characters,
         unknown=vocabulary.unknown,
+        end=vocabulary.end,
         notes=tuple(notes),
         documents=len(starts),
         starts=zlib.crc32(starts.data),
         **rest,
     )
-    write_beside(folder / DESCRIPTION, with_checksum(json.dumps(asdict(description)).encode()))
+    fields = {name: value for name, value in asdict(description).items() if name != "end" or value is not None}
+    write_beside(folder / DESCRIPTION, with_checksum(json.dumps(fields).encode()))

@@ -48,6 +48,8 @@ class Reading:
     keep_markup: bool = False
     normalize: str = "nfc"  # or "none"
     unwrap: bool = False
+    document: str = "file"  # or "paragraph" or "line"
+    column: str | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     guessed: list[tuple[str, str]] = field(default_factory=list)  # file and encoding
     composed: bool = False  # whether a text was not in NFC
@@ -56,7 +58,12 @@ class Reading:
     def of(cls, settings: TrainConfig) -> Reading:
         """Return how the texts of a training are read."""
         s = settings
-        return cls(s.encoding, s.keep_boilerplate, s.keep_markup, s.normalize, s.unwrap)
+        return cls(s.encoding, s.keep_boilerplate, s.keep_markup, s.normalize, s.unwrap, s.document, s.column)
+
+    @property
+    def itemized(self) -> bool:
+        """Whether a file holds several documents."""
+        return self.document != "file" or self.column is not None
 
     def forget(self, file: str) -> None:
         """Remove what was recorded of a file, which is left out."""

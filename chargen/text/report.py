@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from chargen.config import TrainConfig
 from chargen.text.documents import LeftOut, Reading, text
 from chargen.text.encodings import NoTextError
+from chargen.text.items import items
 from chargen.text.sources import sources
 from chargen.text.spool import Advance
 from chargen.text.survey import LOST, Survey
@@ -75,9 +76,11 @@ def examine(paths: Sequence[str], settings: TrainConfig, advance: Advance = lamb
         for source in found:
             survey = Survey()
             try:
-                for part in text(source, reading):
-                    survey.add(part)
+                documents = 0 if reading.itemized else 1
+                for part in items(source, reading) if reading.itemized else text(source, reading):
+                    survey.add(f"{part}\n" if reading.itemized else part)
                     advance(len(part))
+                    documents += reading.itemized
             except NoTextError as reason:
                 if not source.found:
                     raise
@@ -85,15 +88,15 @@ def examine(paths: Sequence[str], settings: TrainConfig, advance: Advance = lamb
                 report.not_read.append((source.name, reason.what))
                 continue
             survey.end()
-            _add(report, source.name, survey)
+            _add(report, source.name, survey, documents)
     report.left_out, report.guessed = reading.left_out, reading.guessed
     report.trouble += _troubles(report, settings)
     return report
 
 
-def _add(report: Report, name: str, survey: Survey) -> None:
-    """Add the survey of a document."""
-    report.documents += 1
+def _add(report: Report, name: str, survey: Survey, documents: int) -> None:
+    """Add the survey of a file with so many documents."""
+    report.documents += documents
     report.survey.merge(survey)
     if survey.wrapped_share >= WRAPPED_SHARE:
         report.wrapped.append(name)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from chargen import ChargenError
 from chargen.text.documents import Reading, text
 from chargen.text.encodings import NoTextError
+from chargen.text.items import blocks
 from chargen.text.sources import Source
-from chargen.text.vocabulary import CODE_POINTS, Ids, code_points
+from chargen.text.vocabulary import CODE_POINTS, END, Ids, code_points
 
 Starts = npt.NDArray[np.int64]
 Advance = Callable[[int], object]  # called with the number of characters that were read since the last call
@@ -75,7 +76,9 @@ def spool_documents(
 ) -> tuple[Starts, list[str]]:
     """Add all documents to the spool; return the places where they start, and notes on what was changed or left out.
 
-    A document starts on a new line. Raises ChargenError if no source is a text, or a named one is not.
+    A document starts on a new line, or with END if files hold several of them; END then follows the last one too.
+
+    Raises ChargenError if no source is a text, or a named one is not.
     """
     starts: list[int] = []
     notes: list[str] = []
@@ -83,7 +86,11 @@ def spool_documents(
     for source in found:
         mark, before, ended = spool.mark(), len(starts), line_ended
         try:
-            for part in text(source, reading):
+            for block, places in blocks(source, reading) if reading.itemized else ():
+                starts += [spool.characters + place for place in places]
+                spool.add(block)
+                advance(len(block))
+            for part in () if reading.itemized else text(source, reading):
                 if len(starts) == before:
                     if not line_ended:
                         spool.add("\n")
@@ -103,4 +110,6 @@ def spool_documents(
         folder = Path(found[0].name).parent
         why = f" ({notes[0].removesuffix(': left out')})" if notes else ""
         raise ChargenError(f"{folder} holds no text files{why}: name a folder with text in it, or the files themselves")
+    if reading.itemized:
+        spool.add(END)
     return np.array(starts, np.int64), notes + reading.notes()

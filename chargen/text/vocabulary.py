@@ -20,6 +20,10 @@ UNKNOWN = "\ufffd"  # Unicode's replacement character: stands for the characters
 # If the text itself contains U+FFFD, one of Unicode's noncharacters stands for them.
 STAND_INS = (UNKNOWN, *map(chr, range(0xFDD0, 0xFDF0)))
 
+# A noncharacter, which no text is meant to contain: stands before and after each document of a text that consists of
+# lines, paragraphs or rows.
+END = "\uffff"
+
 # Characters that are often written for one another. An unknown one is replaced by the first known one of its row, so
 # that straight quotes match a book's curly ones, and the other way round.
 LOOKALIKES = ("'‘’‚‛′`", '"“”„‟″«»', "-–—‐‑‒―−", " \u00a0\u2009\u202f\u3000\t\n")
@@ -34,14 +38,15 @@ class Vocabulary:
     """The characters that a model knows, in code-point order; a character's id is its index.
 
     ``unknown`` is the character that stands for those that are too rare to learn, if there is one. A model reads it,
-    but never writes it (see `ModelFile.for_inference`).
+    but never writes it (see `ModelFile.for_inference`). ``end`` is END if the model has learnt where a document ends. A
+    model reads it, from a zero state, before a document, and predicts it after the document.
 
-    Raises DamagedError if there are no characters, if they are not distinct and in order, or if ``unknown`` is not one
-    of them.
+    Raises DamagedError if there are no characters, if they are not distinct and in order, or if ``unknown`` or ``end``
+    is not one of them.
     """
 
-    def __init__(self, characters: str, unknown: str | None = None) -> None:
-        self.characters, self.unknown = characters, unknown
+    def __init__(self, characters: str, unknown: str | None = None, end: str | None = None) -> None:
+        self.characters, self.unknown, self.end = characters, unknown, end
         points = code_points(characters)
         if not len(points) or (points[1:] <= points[:-1]).any():
             raise DamagedError("vocabulary: it is not at least one character, each once, in code-point order")
@@ -50,6 +55,8 @@ class Vocabulary:
         self._ids = {character: i for i, character in enumerate(characters)}
         if unknown is not None and unknown not in self._ids:
             raise DamagedError("unknown: it is not one of the vocabulary's characters")
+        if end is not None and (end != END or end not in self._ids):
+            raise DamagedError("end: it is not U+FFFF, or not one of the vocabulary's characters")
 
     @classmethod
     def of(cls, text: str) -> Vocabulary:
@@ -65,14 +72,30 @@ class Vocabulary:
         return character in self._ids
 
     def __eq__(self, other: object) -> bool:
-        ours, theirs = ((v.characters, v.unknown) if isinstance(v, Vocabulary) else None for v in (self, other))
-        return ours == theirs
+        return isinstance(other, Vocabulary) and self.identity == other.identity
 
     def __hash__(self) -> int:
-        return hash((self.characters, self.unknown))
+        return hash(tuple(self.identity))
 
     def __repr__(self) -> str:
         return f"Vocabulary({self.characters!r})"
+
+    @property
+    def identity(self) -> list[str | None]:
+        """What the vocabulary is made from, as a JSON array: the arguments, without ``end`` if there is none."""
+        return [self.characters, self.unknown, *([] if self.end is None else [self.end])]
+
+    @property
+    def separator(self) -> str:
+        """What to show between documents: a line feed, or a blank line if documents have line feeds in them."""
+        return "\n\n" if "\n" in self else "\n"
+
+    def check_end(self) -> None:
+        """Raise ChargenError if the model has not learnt where a document ends."""
+        if self.end is None:
+            raise ChargenError(
+                "the model has not learnt where an item ends: train it with --document line or paragraph, or --column"
+            )
 
     def id_of(self, character: str) -> int:
         """Return a character's id, or that of the unknown character. Raises KeyError if there is neither."""

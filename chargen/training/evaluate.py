@@ -85,22 +85,32 @@ def score(text: str, vocabulary: Vocabulary, evaluate: Evaluation, starts: Start
     ids, known = vocabulary.encode_known(text)
     if len(ids) < 2:
         raise ChargenError("the text is too short: it has fewer than two characters that the model knows")
-    read = known | (vocabulary.unknown is not None)
-    places: Starts = (np.cumsum(read) - read)[starts]
+    places = _places(known | (vocabulary.unknown is not None), starts)
     return _score(text, vocabulary, known, np.concatenate([[0], evaluate(ids, places[places < len(ids)])]))
 
 
-def score_each(texts: Sequence[str], vocabulary: Vocabulary, evaluate: Evaluation) -> list[Score]:
+def score_each(
+    texts: Sequence[str], vocabulary: Vocabulary, evaluate: Evaluation, starts: Sequence[Starts] = ()
+) -> list[Score]:
     """Return the `score` of each of several texts, evaluated together as documents.
 
-    Each text must have at least two known characters.
+    ``starts`` are the positions in each text where further documents start. Each text must have at least two known
+    characters.
     """
     encoded = [vocabulary.encode_known(text) for text in texts]
-    starts = np.cumsum([len(ids) for ids, _ in encoded])[:-1]
-    costs = np.concatenate([[0], evaluate(np.concatenate([ids for ids, _ in encoded]), starts)])
-    costs[starts] = 0
-    parts = zip(texts, encoded, np.split(costs, starts), strict=True)
+    first = np.cumsum([0, *(len(ids) for ids, _ in encoded)])
+    read = [known | (vocabulary.unknown is not None) for _, known in encoded]
+    own = [_places(mask, within) + place for mask, within, place in zip(read, starts, first, strict=False)]
+    places = np.unique(np.concatenate([*own, first[1:-1]]))
+    costs = np.concatenate([[0], evaluate(np.concatenate([ids for ids, _ in encoded]), places[places < first[-1]])])
+    costs[first[:-1]] = 0  # those of END in a text stay
+    parts = zip(texts, encoded, np.split(costs, first[1:-1]), strict=True)
     return [_score(text, vocabulary, known, own) for text, (_, known), own in parts]
+
+
+def _places(read: npt.NDArray[np.bool_], starts: Starts) -> Starts:
+    """Return the places, among the characters that are read, of those at ``starts`` in a text."""
+    return np.asarray((np.cumsum(read) - read)[starts], np.int64)
 
 
 def together(scores: Sequence[Score]) -> Score:

@@ -225,8 +225,7 @@ class Session:
     def _summary(self) -> dict[str, Any]:
         config = self.run.config
         summary = {"text": config.name, "characters": config.characters, "sha256": config.sha256}
-        summary |= {"normalize": "none"} if config.train.normalize == "none" else {}
-        return {**summary, "chargen": __version__, "step": self.progress.step}
+        return {**summary, **config.reading, "chargen": __version__, "step": self.progress.step}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.progress = Progress.of(checkpoint)

@@ -53,18 +53,19 @@ class Ends:
         self._inner = {c for c in characters if c.isalnum() or is_letter(c)}
         self._outer = np.array([c not in self._inner and c not in JOINERS for c in characters])
         self._joiners = np.array([c in JOINERS for c in characters])
-        self._spaces = np.array([c.isspace() for c in characters])
+        self._end = np.array([c == vocabulary.end for c in characters])
+        self._spaces = np.array([c.isspace() for c in characters]) | self._end
         self._none = np.zeros(len(characters), bool)
 
     def before(self, text: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Return the characters (V,) before which a continuation ends, and those that may not come next."""
         none = self._none
         if self._until == SENTENCE:
-            return (self._spaces if UNSPACED_SENTENCE.search(text[-12:]) else none), none
+            return (self._spaces if UNSPACED_SENTENCE.search(text[-12:]) else self._end), none
         if self._until == WORD and self._inner & {*text}:
             joined = text[-1] in JOINERS
             return (none, self._outer | self._joiners) if joined else (self._outer, none)
-        return none, none
+        return self._end, none
 
 
 class _Done(NamedTuple):

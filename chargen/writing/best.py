@@ -68,7 +68,7 @@ class Sentences:
     def __init__(self, until: Until, generator: np.random.Generator, choice: Choice) -> None:
         """Take where the text ends, and the generator from which those of the branches are drawn."""
         self._until, self._generator, self._choice = until, generator, choice
-        self._held, self._written = Held(until.stops), 0
+        self._held, self._written = Held(until.stops, until.end), 0
 
     def begin(self) -> tuple[int, list[np.random.Generator]]:
         """Return the length of the next sentence, at most, and the generator of each branch."""
@@ -120,7 +120,7 @@ def best_of(
     The continuations of a sentence are drawn as one batch, each with a generator of its own, whose seed is drawn from
     the given generator. The model has then read what was drawn, a stop text included.
     """
-    sentences = Sentences(until, *drawing)
+    sentences = Sentences(until._replace(end=model.vocabulary.end), *drawing)
     if not until.length:
         yield Piece(0, "", (), LENGTH)
         return
@@ -165,7 +165,9 @@ def branches(
         stop = drawn == until.length or until.stopping()
         ended = np.full(len(running), bool(stop))
         for row, k in enumerate(running):
-            ended[row] |= found[k].add(int(ids[row]), model.vocabulary.characters[ids[row]], float(nats[row]))
+            character = model.vocabulary.characters[ids[row]]
+            ended[row] |= found[k].add(int(ids[row]), character, float(nats[row]))
+            ended[row] |= character == model.vocabulary.end
             if ended[row]:
                 found[k].layers = rows.layers(row)
         if ended.all():

@@ -117,6 +117,7 @@ class Clone:
         self.vocabulary, self.validation_bpc = vocabulary, validation_bpc
         self.words, self.base_words = words
         self._recalled = deque[int](maxlen=RECALLED)
+        self._end = None if vocabulary.end is None else vocabulary.id_of(vocabulary.end)  # the state restarts there
         self._weights = weights
         layers = sum(name.startswith("lstm_") and name.endswith("/bias") for name in weights)
         self._layers = [_layer(weights, number) for number in range(layers)]
@@ -232,6 +233,8 @@ class Clone:
         """Read one character in each row, ids (rows,); return `logits` (rows, V), valid until the next step."""
         if self.rows == 1:
             self._recalled.append(int(ids[0]))
+        if self._end is not None and (begins := np.equal(ids, self._end)).any():
+            self._h[:, begins] = self._c[:, begins] = 0
         units, z = self._units, self._z
         gates, i, f, o, g = z[: 3 * units], *(z[k * units : (k + 1) * units] for k in range(4))
         for number, layer in enumerate(self._layers):
@@ -275,6 +278,7 @@ class Clone:
         if self.rows != 1:
             raise ValueError("only a clone of one row reads a text: read it first, then repeat the clone")
         self._recalled.extend(ids.tolist())
+        begins = ids == (-1 if self._end is None else self._end)
         outputs = np.empty((len(ids), 0), np.float32)
         for layer, s in zip(self._layers, self._slices(), strict=True):
             below = outputs.shape[1]
@@ -283,6 +287,8 @@ class Clone:
             outputs = np.empty((len(ids), self._units), np.float32)
             h, c = self._h[s, 0], self._c[s, 0]
             for t in range(len(ids)):
+                if begins[t]:
+                    h[:] = c[:] = 0
                 i, f, o, g = gates = np.tanh(z[t] + recurrent @ h).reshape(4, -1)
                 gates[:3] *= 0.5
                 gates[:3] += 0.5
@@ -339,6 +345,7 @@ class Clone:
     def fingerprint(self) -> str:
         """The SHA-256 of the vocabulary and the weights, which ties a saved state to its model."""
         digest = hashlib.sha256(self.vocabulary.characters.encode("utf-8", "surrogatepass"))
+        digest.update(b"" if self.vocabulary.end is None else b"end")
         for name in sorted(self._weights):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(self._weights[name], np.float32).data)

@@ -11,10 +11,11 @@ from unicodedata import category
 import numpy as np
 import numpy.typing as npt
 
-from chargen.text.vocabulary import UNKNOWN, Vocabulary
+from chargen.text.vocabulary import END, UNKNOWN, Vocabulary
 from chargen.writing.sampler import Filter, Follower, draw, nats_of, repeated, started
 
-LENGTH, SIGNAL, STUCK = "length", "signal", "no-repeat"  # `Piece.stopped_by`, where it is not a stop text
+# `Piece.stopped_by`, where it is not a stop text
+LENGTH, SIGNAL, STUCK, WHOLE = "length", "signal", "no-repeat", "end"
 BATCH_ROWS = 256  # at most: larger batches are hardly faster
 BATCH_CHARACTERS = 2**22  # at most: the text of all rows but the first is kept until the rows before are shown
 BATCH_LOGITS = 2**22  # at most: the filters take some 50 bytes for each
@@ -61,18 +62,22 @@ class Piece(NamedTuple):
     sample: int  # the sample's number, from 0
     text: str
     nats: Sequence[float]  # of each character: its negative log-probability under the model, before any filter
-    stopped_by: str | None = None  # on the last piece: LENGTH, SIGNAL, STUCK, or the stop text before which it ends
+    stopped_by: str | None = None  # on the last piece: one of the words above, or the stop text before which it ends
 
 
 Drawing = Callable[[int, int], Sequence[np.random.Generator]]  # (count, first) -> generators, as `sampler.generators`
 
 
 class Until(NamedTuple):
-    """Where a text ends: after ``length`` characters, just before a stop text, or when ``stopping`` returns true."""
+    """Where a text ends: after ``length`` characters, just before a stop text, or when ``stopping`` returns true.
+
+    ``end`` is `Vocabulary.end`, before which a text ends too; functions that take a model set it.
+    """
 
     length: int
     stops: tuple[str, ...] = ()
     stopping: Callable[[], int | bool] = bool  # called after each character
+    end: str | None = None
 
 
 def generate(
@@ -88,14 +93,16 @@ def generate(
     included. A row whose sample has ended is dropped from the model. When ``until.stopping`` returns true, all samples
     end.
 
+    A sample ends, with WHOLE, where the model writes the end of a document, if it has learnt that.
+
     Filters that follow the text begin with what the model has read in one row (`Clone.recalled`). A sample for which
     they leave no character ends before it, with STUCK.
     """
-    length, stops, stopping = until
+    length, stops, stopping, _ = until
     if length and model.is_fresh:
         model.feed(opening(model.vocabulary))
     running = list(range(model.rows))
-    held = [Held(stops) for _ in running]
+    held = [Held(stops, model.vocabulary.end) for _ in running]
     if not length:
         yield from (Piece(sample, "", (), LENGTH) for sample in running)
         return
@@ -166,14 +173,19 @@ def batch_rows(count: int, length: int, characters: int) -> int:
 
 
 class Held:
-    """The last characters of a sample's text, as long as they may be the beginning of a stop text."""
+    """The last characters of a sample's text, as long as they may be the beginning of a stop text.
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        self._stops = stops
+    The sample also ends before ``end``, the character that ends a document.
+    """
+
+    def __init__(self, stops: tuple[str, ...], end: str | None = None) -> None:
+        self._stops, self._end = stops, end
         self._text, self._nats = "", list[float]()
 
     def add(self, sample: int, character: str, nats: float) -> Piece:
         """Add a character; return a piece of those that can no longer be part of a stop text."""
+        if character == self._end:
+            return self.release(Piece(sample, "", ()), WHOLE)
         self._text += character
         self._nats.append(nats)
         found = [stop for stop in self._stops if self._text.endswith(stop)]
@@ -204,12 +216,19 @@ class Held:
         return any(stop.startswith(text) for stop in self._stops)
 
 
+def beginning(model: CharacterModel) -> str:
+    """Return what a model reads before a text that is given to it: END, if it is to be the beginning of a document."""
+    return model.vocabulary.end or "" if model.is_fresh else ""
+
+
 def opening(vocabulary: Vocabulary) -> str:
     """Return the text that a model reads before it starts a text of its own.
 
-    It is a blank line, as before a new paragraph. If the vocabulary has no newline it is a space, if it has no space
-    either its first character.
+    It is END, if the model has read it before documents; else a blank line, as before a new paragraph. If the
+    vocabulary has no newline it is a space, if it has no space either its first character.
     """
+    if END in vocabulary:
+        return END
     return next((text for text in ("\n\n", " ") if text[0] in vocabulary), vocabulary.characters[0])
 
 

@@ -14,7 +14,7 @@ from chargen.files.disk import write_beside
 from chargen.text.vocabulary import name
 from chargen.writing.alternatives import SENTENCE, WORD, Alternative, alternatives
 from chargen.writing.clone import Clone, State
-from chargen.writing.generate import Piece, Until
+from chargen.writing.generate import Piece, Until, beginning
 from chargen.writing.sampler import filters
 
 OFFERED = 5  # alternatives, if no number is given
@@ -108,7 +108,7 @@ class Conversation:
         if skipped:
             yield f"never seen, left out: {name(skipped)}"
         self._begin_step()
-        self._clone.feed(read)
+        self._clone.feed(beginning(self._clone) + read)
         self._parts.append(read)
         for piece in pieces:
             self._parts.append(piece.text)

@@ -77,16 +77,19 @@ def in_turn(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 class Plain:
-    """Writes the text; a heading before each of several samples. It keeps the last grapheme cluster only."""
+    """Writes the text; a heading before each of several samples. It keeps the last grapheme cluster only.
 
-    def __init__(self, out: TextIO, seed: str, count: int) -> None:
-        self._out, self._seed, self._count = out, seed, count
+    With a ``separator``, that follows each sample, and there are no headings.
+    """
+
+    def __init__(self, out: TextIO, seed: str, count: int, separator: str = "") -> None:
+        self._out, self._seed, self._count, self._separator = out, seed, count, separator
         self._live = out is sys.stdout  # somebody may be reading along
         self._clusters = Clusters()
 
     def begin(self, sample: int) -> None:
         """Write the heading and the seed."""
-        if self._count > 1:
+        if self._count > 1 and not self._separator:
             self._out.write(f"--- {sample + 1} of {self._count} ---\n")
         self.write(Piece(sample, self._seed, [0.0] * len(self._seed)))
 
@@ -99,7 +102,9 @@ class Plain:
     def end(self, stopped_by: str) -> None:
         """Write the last cluster, and a newline if something may follow."""
         self._write(self._clusters.release())
-        if self._count > 1 or self._out.isatty():
+        if self._separator:
+            self._out.write(self._separator)
+        elif self._count > 1 or self._out.isatty():
             self._out.write("\n")
 
     def _write(self, clusters: list[tuple[str, float]]) -> None:

@@ -42,9 +42,10 @@ def known_words(which: str, packed: str | None, vocabulary: Vocabulary, base: st
             return unpacked(packed if which == BOOK else united(packed, base) or packed)
         except DamagedError as error:
             raise ChargenError(f"the model file is damaged: {error}; train again") from None
-    from chargen.text.corpus import documents  # imported here, because most samples need no file
+    from chargen.text.documents import Reading  # imported here, because most samples need no file
+    from chargen.text.items import documents
 
-    texts, _ = documents([which], "utf-8", "nfc")
+    texts, _ = documents([which], Reading("utf-8", keep_boilerplate=True))
     if not (found := word_list("\n".join(text for _, text in texts), vocabulary)):
         raise ChargenError(f"{which} has no words in the characters of the model: name another file")
     return found
