@@ -21,11 +21,14 @@ FEW = 8  # choices: where there are as many, one of them is taken to be possible
 class _Row:
     """The text of one row: its last N - 1 characters, and what has followed each sequence of that length."""
 
+    __slots__ = ("_power", "before", "hash", "own", "place", "repeats", "size", "tail")
+
     def __init__(self, length: int) -> None:
         self.tail, self.hash, self._power = deque[int](maxlen=length - 1), 0, pow(BASE, length - 1, MODULUS)
         self.size = length - 1
         self.before: dict[int, str] = {}  # what the row has in common with others: not changed
         self.own: dict[int, str] = {}  # by a sequence's hash: the ids that have followed it, as characters
+        self.repeats = ""  # the ids, as characters, that have followed the last N - 1 characters
         self.place = 0  # in the tree of words, if there is one
 
     def copy(self) -> Self:
@@ -35,15 +38,22 @@ class _Row:
         return other
 
     def seen(self, hash: int, tail: Sequence[int]) -> str:
-        """Return the ids, as characters, that have followed the last N - 1 characters, given with their hash."""
+        """Return the ids, as characters, that have followed N - 1 characters, given with their hash."""
         return self.before.get(hash, "") + self.own.get(hash, "") if len(tail) == self.size else ""
 
     def add(self, id: int) -> None:
         """Add a character."""
-        if len(self.tail) == self.size:
-            self.own[self.hash] = self.own.get(self.hash, "") + chr(id)
-        self.hash = self.after(self.hash, self.tail, id)
-        self.tail.append(id)
+        # This is `after` and `seen` written out: it runs once a character, and the calls took a third of its time.
+        tail, hash, own, size = self.tail, self.hash, self.own, self.size
+        if len(tail) == size:
+            own[hash] = own.get(hash, "") + chr(id)
+            oldest = tail[0] if size else id
+            hash = (hash * BASE + id + 1 - (oldest + 1) * self._power) % MODULUS
+        else:
+            hash = (hash * BASE + id + 1) % MODULUS
+        self.hash = hash
+        tail.append(id)
+        self.repeats = self.before.get(hash, "") + own.get(hash, "") if len(tail) == size else ""
 
     def after(self, hash: int, tail: Sequence[int], id: int) -> int:
         """Return the hash after one more character, given the at most N - 1 characters before it and their hash."""
@@ -132,12 +142,11 @@ class NoRepeat:
         """Remove the characters of each row (rows, V) that would repeat a sequence; a stuck row stays as it is."""
         filtered, stuck = logits, np.zeros(len(self._rows), bool)
         for number, row in enumerate(self._rows):
-            seen = row.seen(row.hash, row.tail)
-            dead = [] if self._ahead is None else self._ahead.dead(row)
-            if not seen and not dead:
+            dead = () if self._ahead is None else self._ahead.dead(row)
+            if not row.repeats and not dead:
                 continue
             kept = logits[number].copy()
-            kept[[*map(ord, seen), *self._never]] = -np.inf
+            kept[[*map(ord, row.repeats), *self._never]] = -np.inf
             stuck[number] = not np.isfinite(kept).any()
             if stuck[number]:
                 continue
@@ -152,7 +161,8 @@ class NoRepeat:
         """Add the character that each row has written, ids (rows,)."""
         for row, id in zip(self._rows, ids.tolist(), strict=True):
             row.add(id)
-            self._place(row, id)
+            if self._ahead is not None:
+                self._place(row, id)
 
     def _place(self, row: _Row, id: int | None) -> None:
         """Move a row in the tree of words to the place after a character, or to the beginning of a text."""
