@@ -13,7 +13,7 @@ from chargen.writing.words import BEGINNING, Tree
 
 # The last N - 1 characters are looked up by Python's hash of them, of 64 bits. Two different sequences of equal hash, a
 # chance of one in 30 million for a text of a million characters, only forbid one character too many. A hash that is
-# carried along, as by Karp and Rabin (1987), would not depend on N, but takes three times as long at N = 20.
+# carried along, as by Karp and Rabin (1987), costs the same at any N, but was slower at N = 20.
 FEW = 8  # choices: where there are as many, one of them is taken to be possible
 
 
