@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Sequence
 from typing import Self
 
@@ -12,43 +11,53 @@ import numpy.typing as npt
 
 from chargen.writing.words import BEGINNING, Tree
 
-# The last N - 1 characters are looked up by a hash of 61 bits (Karp and Rabin 1987). Two different sequences of equal
-# hash, a chance of one in a million for a text of a million characters, only forbid one character too many.
-MODULUS, BASE = 2**61 - 1, 1_114_129  # the base is above every code point
+# The last N - 1 characters are looked up by Python's hash of them, of 64 bits. Two different sequences of equal hash, a
+# chance of one in 30 million for a text of a million characters, only forbid one character too many. A hash that is
+# carried along, as by Karp and Rabin (1987), costs the same at any N, but was slower at N = 20.
 FEW = 8  # choices: where there are as many, one of them is taken to be possible
 
 
 class _Row:
-    """The text of one row: its last N - 1 characters, and what has followed each sequence of that length."""
+    """The text of one row: its last N - 1 characters, and what has followed each sequence of that length.
+
+    A text is ids as characters: id 65 is "A".
+    """
+
+    __slots__ = ("before", "own", "place", "repeats", "size", "tail")
 
     def __init__(self, length: int) -> None:
-        self.tail, self.hash, self._power = deque[int](maxlen=length - 1), 0, pow(BASE, length - 1, MODULUS)
-        self.size = length - 1
+        self.tail, self.size = "", length - 1
         self.before: dict[int, str] = {}  # what the row has in common with others: not changed
-        self.own: dict[int, str] = {}  # by a sequence's hash: the ids that have followed it, as characters
+        self.own: dict[int, str] = {}  # by the hash of a sequence of N - 1 characters: what has followed it
+        self.repeats = ""  # what has followed the last N - 1 characters
         self.place = 0  # in the tree of words, if there is one
 
     def copy(self) -> Self:
         """Return a row that goes on from the same text."""
         other = copy.copy(self)
-        other.tail, other.own = self.tail.copy(), dict(self.own)
+        other.own = dict(self.own)
         return other
 
-    def seen(self, hash: int, tail: Sequence[int]) -> str:
-        """Return the ids, as characters, that have followed the last N - 1 characters, given with their hash."""
-        return self.before.get(hash, "") + self.own.get(hash, "") if len(tail) == self.size else ""
+    def seen(self, tail: str) -> str:
+        """Return what has followed N - 1 characters; nothing has followed fewer."""
+        if len(tail) < self.size:
+            return ""
+        key = hash(tail)
+        return self.before.get(key, "") + self.own.get(key, "")
 
     def add(self, id: int) -> None:
         """Add a character."""
-        if len(self.tail) == self.size:
-            self.own[self.hash] = self.own.get(self.hash, "") + chr(id)
-        self.hash = self.after(self.hash, self.tail, id)
-        self.tail.append(id)
+        tail, own, character = self.tail, self.own, chr(id)
+        if len(tail) == self.size:
+            key = hash(tail)
+            own[key] = own.get(key, "") + character
+        self.tail = tail = self.after(tail, character)
+        self.repeats = self.seen(tail)
 
-    def after(self, hash: int, tail: Sequence[int], id: int) -> int:
-        """Return the hash after one more character, given the at most N - 1 characters before it and their hash."""
-        oldest = 0 if len(tail) < self.size else (tail[0] if tail else id) + 1
-        return (hash * BASE + id + 1 - oldest * self._power) % MODULUS
+    def after(self, tail: str, character: str) -> str:
+        """Return the at most N - 1 last characters after one more."""
+        tail += character
+        return tail[1:] if len(tail) > self.size else tail
 
 
 class _Ahead:
@@ -65,21 +74,19 @@ class _Ahead:
         if found is None:
             narrow = ((id, place) for id, place in self._steps(row.place) if self._few(place) is not None)
             found = self._narrow[row.place] = list(narrow)
-        return [id for id, place in found if not self._goes_on(row, (row.hash, row.tail), id, place)]
+        return [id for id, place in found if not self._goes_on(row, row.tail, id, place)]
 
-    def _goes_on(self, row: _Row, before: tuple[int, Sequence[int]], id: int, place: int) -> bool:
+    def _goes_on(self, row: _Row, tail: str, id: int, place: int) -> bool:
         """Return whether a word can be finished after one more character, which leads to a place.
 
-        ``before`` is the hash of the last N - 1 characters, and they.
+        ``tail`` are the last N - 1 characters before it.
         """
         ways = self._few(place)
         if ways is None:
             return True
-        hash, tail = before
-        hash, tail = row.after(hash, tail, id), [*tail, id]
-        tail = tail[max(0, len(tail) - row.size) :]
-        seen = row.seen(hash, tail)
-        return any(chr(way) not in seen and self._goes_on(row, (hash, tail), way, next) for way, next in ways)
+        tail = row.after(tail, chr(id))
+        seen = row.seen(tail)
+        return any(chr(way) not in seen and self._goes_on(row, tail, way, next) for way, next in ways)
 
     def _few(self, place: int) -> list[tuple[int, int]] | None:
         """Return the characters that may come next in a word, if they are FEW, each with the place after it."""
@@ -132,12 +139,11 @@ class NoRepeat:
         """Remove the characters of each row (rows, V) that would repeat a sequence; a stuck row stays as it is."""
         filtered, stuck = logits, np.zeros(len(self._rows), bool)
         for number, row in enumerate(self._rows):
-            seen = row.seen(row.hash, row.tail)
-            dead = [] if self._ahead is None else self._ahead.dead(row)
-            if not seen and not dead:
+            dead = () if self._ahead is None else self._ahead.dead(row)
+            if not row.repeats and not dead:
                 continue
             kept = logits[number].copy()
-            kept[[*map(ord, seen), *self._never]] = -np.inf
+            kept[[*map(ord, row.repeats), *self._never]] = -np.inf
             stuck[number] = not np.isfinite(kept).any()
             if stuck[number]:
                 continue
@@ -152,7 +158,8 @@ class NoRepeat:
         """Add the character that each row has written, ids (rows,)."""
         for row, id in zip(self._rows, ids.tolist(), strict=True):
             row.add(id)
-            self._place(row, id)
+            if self._ahead is not None:
+                self._place(row, id)
 
     def _place(self, row: _Row, id: int | None) -> None:
         """Move a row in the tree of words to the place after a character, or to the beginning of a text."""
