@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from chargen.config import SampleConfig
 from chargen.serving.batch import Batch
-from chargen.serving.texts import Job
+from chargen.serving.texts import Job, Part
+from chargen.text.vocabulary import END, Vocabulary
 from chargen.text.words import packed
-from chargen.writing.best import Choice, best_samples
+from chargen.writing.best import Choice, best_of, best_samples
 from chargen.writing.clone import Clone
-from chargen.writing.generate import STUCK, Until, samples
+from chargen.writing.generate import LENGTH, STUCK, WHOLE, Until, generate, samples
 from chargen.writing.sampler import filters, generators
 from tests.export.test_export import random_model
 
@@ -223,3 +224,30 @@ def test_a_text_ends_where_nothing_may_be_repeated():
     run(batch)
     assert client.ends == {0: STUCK}
     assert len(set(client.texts[0])) == len(client.texts[0]) == len(MODEL.vocabulary) - 1
+
+
+def test_a_text_ends_where_the_model_ends_a_document():
+    characters = "".join(sorted({*MODEL.vocabulary.characters[:-1], END}))
+    model = Clone(MODEL.weights, Vocabulary(characters, None, END), (None, None), 2.0)
+    ended = set()
+    for choice in (None, Choice(3, 2.0)):
+        for seed in range(20):
+            generator, until = np.random.default_rng(seed), Until(40, end=END)
+            parts: list[Part] = []
+            prompt = [model.vocabulary.id_of(END)]
+            batch = Batch(model)
+            batch.add(Job(prompt, until, (), [generator], parts.append, choice=choice))
+            while batch.busy:
+                batch.step()
+            alone = model.repeat(1)
+            alone.feed(END)
+            drawing = [np.random.default_rng(seed)]
+            if choice is None:
+                found = list(generate(alone, until, (), drawing))
+            else:
+                found = list(best_of(alone, until, (), (drawing[0], choice)))
+            assert "".join(part.piece.text for part in parts) == "".join(piece.text for piece in found)
+            assert parts[-1].piece.stopped_by == found[-1].stopped_by
+            assert not any(END in part.piece.text for part in parts)
+            ended.add(found[-1].stopped_by)
+    assert ended == {WHOLE, LENGTH}
