@@ -91,9 +91,7 @@ def generate(
     ``generators`` has a generator for each row; None takes the most likely character each time. Characters are held
     back while they may be the beginning of a stop text. Every character drawn has been read, those of a stop text
     included. A row whose sample has ended is dropped from the model. When ``until.stopping`` returns true, all samples
-    end.
-
-    A sample ends, with WHOLE, where the model writes the end of a document, if it has learnt that.
+    end. A sample also ends, with WHOLE, where the model writes the end of a document.
 
     Filters that follow the text begin with what the model has read in one row (`Clone.recalled`). A sample for which
     they leave no character ends before it, with STUCK.
