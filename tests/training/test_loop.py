@@ -137,6 +137,17 @@ def test_a_run_killed_at_any_write_goes_on_to_the_same_bytes(corpus, fake, often
         assert trained(f"run-{rename}") == whole, rename
 
 
+def test_a_run_of_lines_as_documents_goes_on_to_the_same_bytes(here, fake, often):
+    corpus = read(["book.txt"], TrainConfig(document="line"))
+    assert len(corpus.starts) > 50
+    whole, parts = (begin(corpus, name, document="line") for name in ("whole", "parts"))
+    finish(whole, corpus)
+    for stop in (1, 20, 23, None):
+        finish(parts, corpus, stop)
+        parts = Run(parts.path)
+    assert told(whole) == told(parts)
+
+
 @pytest.mark.long
 def test_forty_steps_at_once_and_interrupted_are_the_same_bytes(corpus):
     whole = begin(corpus, "whole")
