@@ -1,4 +1,4 @@
-"""Programs that people use speak to the server. Those from PyPI are in the extra ``clients``, for they are 70 MB."""
+"""Programs that people use speak to the server."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import openai
 import pytest
 
 from tests.conftest import HANG
@@ -32,7 +33,6 @@ def test_curl_completes_and_streams(server):
 
 @pytest.mark.long
 def test_openai(server):
-    openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=server.url, api_key="none") as client:
         assert [model.id for model in client.models.list()] == ["book"]
         assert client.models.retrieve("book").id == "book"
@@ -64,7 +64,6 @@ def test_openai(server):
 
 @pytest.mark.long
 def test_llm(server, tmp_path):
-    pytest.importorskip("llm")
     (tmp_path / "extra-openai-models.yaml").write_text(
         f'- model_id: mine\n  model_name: book\n  api_base: "{server.url}"\n  completion: true\n'
     )
