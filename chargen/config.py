@@ -199,12 +199,12 @@ class TrainConfig(Config):
     encoding: str | None = option(None, "Encoding of the text files; by default UTF-8 or a guess.", group="Text")
     document: str = option(
         "file",
-        "What is a text of its own.",
+        "What makes a document: a file, a paragraph or a line.",
         group="Text",
         choices=("file", "paragraph", "line"),
     )
     column: str | None = option(
-        None, "Read this column of CSV, TSV or JSON lines, each row a text of its own.", group="Text", metavar="NAME"
+        None, "Read this column of CSV, TSV or JSON lines, each row a document.", group="Text", metavar="NAME"
     )
     join: bool = option(False, "Carry the state from one file into the next.", group="Text")
     keep_boilerplate: bool = option(

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import click
 import pytest
@@ -187,6 +188,14 @@ class Terminal:
         os.close(theirs)
         self._unread = b""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
     def type(self, keys: bytes) -> None:
         """Press keys."""
         os.write(self._ours, keys)
@@ -201,8 +210,6 @@ class Terminal:
         shown, _, self._unread = self._unread.partition(text)
         return shown + text
 
-    def close(self) -> int:
+    def ended(self) -> int:
         """Wait for the command's end and return its exit code."""
-        code = self.process.wait(timeout=HANG)
-        os.close(self._ours)
-        return code
+        return self.process.wait(timeout=HANG)

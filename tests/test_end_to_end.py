@@ -124,16 +124,16 @@ def test_a_signal_ends_sampling_with_what_was_drawn_written(trained, here, numbe
 
 @pytest.mark.long
 def test_interactive_on_a_terminal_edits_lines_stops_writing_and_goes_on(trained, here):
-    terminal = Terminal("sample", "--model", str(trained), "--interactive", "--length", "50000000", cwd=here)
-    terminal.until(PROMPT)
-    terminal.type(b"zthe \x01\x04\n")  # to the line's beginning, and the z, which the model never saw, is deleted
-    assert b"never seen" not in terminal.until(b"that")
-    terminal.process.send_signal(signal.SIGINT)  # ends the turn, not the program
-    terminal.until(PROMPT)
-    terminal.type(b"/length 5\n")
-    terminal.until(b"length 5")
-    terminal.type(b"/quit\n")
-    assert terminal.close() == 0
+    with Terminal("sample", "--model", str(trained), "--interactive", "--length", "50000000", cwd=here) as terminal:
+        terminal.until(PROMPT)
+        terminal.type(b"zthe \x01\x04\n")  # to the line's beginning, and the z, which the model never saw, is deleted
+        assert b"never seen" not in terminal.until(b"that")
+        terminal.process.send_signal(signal.SIGINT)  # ends the turn, not the program
+        terminal.until(PROMPT)
+        terminal.type(b"/length 5\n")
+        terminal.until(b"length 5")
+        terminal.type(b"/quit\n")
+        assert terminal.ended() == 0
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(here):

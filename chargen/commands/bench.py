@@ -14,6 +14,17 @@ from chargen.config import ModelConfig, TrainConfig
 # The sizes of a benchmark's model: a run's would follow the text and the machine.
 SIZES = {"units": 384, "output_rank": 0, "batch_size": 64, "seq_length": 64}
 
+# Options of several benchmarks.
+MODEL = click.option(
+    "--model",
+    type=click.Path(exists=True, path_type=Path),
+    help="A run or a model file. [default: an untrained model of 2 x 512]",
+)
+ROUNDS = click.option(
+    "--rounds", type=Whole(1), default=9, show_default=True, help="Number of rounds; the best one counts."
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+
 
 @click.group(cls=Group, short_help="Measure speed and memory, beside other programs.")
 def bench() -> None:
@@ -46,7 +57,7 @@ def megabytes(size: int | None, unit: float = 1e6) -> str:
 @options(TrainConfig, ("batch_size", "seq_length", "precision", "threads"), SIZES)
 @click.option("--torch", is_flag=True, help="Measure PyTorch too, in float32 and bfloat16; it must be installed.")
 @click.option("--rounds", type=Whole(1), default=12, show_default=True, help="Number of rounds; the best one counts.")
-@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+@AS_JSON
 def bench_train(files: tuple[str, ...], torch: bool, rounds: int, as_json: bool, **values: Any) -> None:
     """Measure training steps on FILES, in characters per second, beside stock Keras's fit of the same model.
 
@@ -132,13 +143,6 @@ def bench_scale(files: tuple[str, ...], steps: int, as_json: bool, **values: Any
         )
 
 
-MODEL = click.option(
-    "--model",
-    type=click.Path(exists=True, path_type=Path),
-    help="A run or a model file. [default: an untrained model of 2 x 512]",
-)
-
-
 @bench.command(
     "sample",
     cls=Command,
@@ -149,8 +153,8 @@ MODEL = click.option(
     """,
 )
 @MODEL
-@click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Number of rounds; the best one counts.")
-@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+@ROUNDS
+@AS_JSON
 def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     """Measure sampling: characters per second at several counts, the latency, and the same model in stock Keras."""
     from chargen.bench import sample
@@ -190,8 +194,8 @@ def bench_sample(model: Path | None, rounds: int, as_json: bool) -> None:
     """,
 )
 @MODEL
-@click.option("--rounds", type=Whole(1), default=9, show_default=True, help="Number of rounds; the best one counts.")
-@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+@ROUNDS
+@AS_JSON
 def bench_serve(model: Path | None, rounds: int, as_json: bool) -> None:
     """Measure clients of a server that ask for texts at once: characters per second, and the wait for the first one.
 
@@ -237,7 +241,7 @@ def bench_serve(model: Path | None, rounds: int, as_json: bool) -> None:
     help="Size of the generated text in millions of bytes; it takes three times as much disk space.",
 )
 @click.option("--files", type=Whole(1, 10**6), default=1, show_default=True, help="Number of files to write it to.")
-@click.option("--json", "as_json", is_flag=True, help="Write a JSON object.")
+@AS_JSON
 def bench_corpus(size: float, files: int, as_json: bool) -> None:
     """Measure how fast a large text is read, how much memory training takes, and how long its steps wait for text."""
     from chargen.bench.corpus import figures

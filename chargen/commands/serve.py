@@ -100,7 +100,7 @@ def run(app: ASGIApp, opened: socket.socket) -> int:
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",  # a malformed request is its sender's to know
+        log_level="error",  # a malformed request is answered with 400, and not worth a line here
         access_log=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,

@@ -104,9 +104,9 @@ def train(
     """Train a model on FILES: texts, compressed or not, folders, patterns, or - for standard input.
 
     Each file is a document, unless --document or --column says otherwise, and the LSTM's state is reset where a
-    document begins. Without FILES it trains on the book
-    that ships with chargen. The result is a run: a folder with the best model, a checkpoint, the configuration and the
-    metrics. Ctrl-C stops after the current step; --resume continues from there.
+    document begins. Without FILES it trains on the book that ships with chargen. The result is a run: a folder with the
+    best model, a checkpoint, the configuration and the metrics. Ctrl-C stops after the current step; --resume continues
+    from there.
 
     chargen chooses the options marked [chosen] to suit the text, the time and the machine, unless you give them.
     """

@@ -24,7 +24,7 @@ own; an embedding has far fewer weights, and words that are used alike can share
 
 BATCH, WINDOW = 64, 100  # rows, and characters of a window
 EMBEDDING = {"characters": 32, "words, one-hot": 0, "words, embedding": 64}  # numbers per symbol; 0 is one-hot
-UNKNOWN = 0  # the symbol of words that stand once in the training text, or never
+UNKNOWN = 0  # the symbol of words that occur once in the training text, or never
 TEMPERATURE = 0.7
 
 
@@ -62,14 +62,14 @@ def characters(text: str, border: int) -> Symbols:
 def words(text: str, border: int) -> Symbols:
     """Return a text as words, each with the space before it, and the other characters between them.
 
-    A word that stands less than twice before ``border`` is unknown.
+    A word that occurs less than twice before ``border`` is unknown.
     """
     pattern = re.compile(f" ?(?:{word_pattern(Vocabulary.of(text)).pattern})|.", re.DOTALL)
     training, validation = (pattern.findall(part) for part in (text[:border], text[border:]))
     names = ["", *sorted(token for token, count in Counter(training).items() if count > 1)]
     numbers = {name: number for number, name in enumerate(names)}
     read, held = (np.array([numbers.get(t, UNKNOWN) for t in tokens], np.int32) for tokens in (training, validation))
-    # Each character of the word, and its end, as one of the text's characters and an end.
+    # An unknown word is spelt, each of its characters and the mark of its end as likely as any other.
     length = sum(len(token) + 1 for token in validation if token not in numbers)
     return Symbols(read, held, names, length * float(np.log(len(set(text)) + 1)), len(text) - border)
 
@@ -143,7 +143,7 @@ def written(model: Any, symbols: Symbols, length: int, random_seed: int) -> list
 
 
 def invented(texts: Sequence[str], book: str) -> float:
-    """Return the share of the words in texts that do not stand in a book. The words at both ends may be cut."""
+    """Return the share of the words in texts that do not occur in a book. The words at both ends may be cut."""
     find = word_pattern(Vocabulary.of(book)).findall
     known = {word.lower() for word in find(book)}
     found = [word.lower() for text in texts for word in find(text)[1:-1]]

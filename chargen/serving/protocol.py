@@ -21,7 +21,7 @@ from chargen.serving.texts import Job, Part, Score
 from chargen.serving.worker import Mail, Worker
 from chargen.writing.best import choice_of
 from chargen.writing.clone import RECALLED, Clone
-from chargen.writing.generate import LENGTH, Until, opening
+from chargen.writing.generate import LENGTH, Until, beginning, opening
 from chargen.writing.given import known_seed, known_stop
 from chargen.writing.sampler import Filter, filters, generators
 from chargen.writing.words import ANY, BASE, BOOK
@@ -162,7 +162,7 @@ class Completion:
             seed, _ = known_seed(vocabulary, text)
         except ChargenError as error:
             raise RequestError(str(error), param="prompt") from None
-        return Prompt(seed, vocabulary.encode((vocabulary.end or "") + seed or opening(vocabulary)).tolist())
+        return Prompt(seed, vocabulary.encode(beginning(self.served.clone) + seed or opening(vocabulary)).tolist())
 
     @property
     def texts(self) -> int:

@@ -14,7 +14,6 @@ from chargen import ChargenError
 from chargen.serving.curves import curves
 from chargen.store.run import CONFIG, RUNS, Run, find_model
 from chargen.writing.clone import Clone
-from chargen.writing.generate import opening
 
 SAMPLE_CHARACTERS = 500
 SECONDS = 3  # after which a page asks for what is new
@@ -165,6 +164,4 @@ def _sample(run: Path) -> str:
 @lru_cache(8)
 def _drawn(model: Path, changed: int) -> str:
     """Return a text of a model file that changed at a time."""
-    clone = Clone.open(model)
-    clone.feed(opening(clone.vocabulary))
-    return "".join(clone.generate(SAMPLE_CHARACTERS, random_seed=0))
+    return "".join(Clone.open(model).generate(SAMPLE_CHARACTERS, random_seed=0))

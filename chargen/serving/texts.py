@@ -7,6 +7,7 @@ the state of the best one enters the batch again, as the branches of the next se
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class Read(NamedTuple):
 
 
 @dataclass(eq=False, kw_only=True)
-class Row:
+class Row(ABC):
     """A text of the batch."""
 
     job: Job
@@ -81,9 +82,9 @@ class Row:
         """How many characters are scored beside the next one; None: none are, nor is the next one."""
         return self.job.likeliest
 
+    @abstractmethod
     def follow(self, read: Read) -> Sequence[Row] | None:
         """Follow a character; return the rows that take this one's place, None if it stays."""
-        raise NotImplementedError
 
 
 Enter = Callable[[Sequence[Row], State], None]  # lets rows into the batch, all of them in one state

@@ -86,15 +86,11 @@ def spool_documents(
     for source in found:
         mark, before, ended = spool.mark(), len(starts), line_ended
         try:
-            for block, places in blocks(source, reading) if reading.itemized else ():
+            parts = blocks(source, reading) if reading.itemized else _whole(text(source, reading))
+            for part, places in parts:
+                if not (line_ended or reading.itemized) and len(starts) == before:
+                    spool.add("\n")
                 starts += [spool.characters + place for place in places]
-                spool.add(block)
-                advance(len(block))
-            for part in () if reading.itemized else text(source, reading):
-                if len(starts) == before:
-                    if not line_ended:
-                        spool.add("\n")
-                    starts.append(spool.characters)
                 spool.add(part)
                 advance(len(part))
                 line_ended = part.endswith("\n")
@@ -113,3 +109,9 @@ def spool_documents(
     if reading.itemized:
         spool.add(END)
     return np.array(starts, np.int64), notes + reading.notes()
+
+
+def _whole(parts: Iterator[str]) -> Iterator[tuple[str, list[int]]]:
+    """Yield the parts of a document as `items.blocks` does: it starts in the first one."""
+    for number, part in enumerate(parts):
+        yield part, [] if number else [0]

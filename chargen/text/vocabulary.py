@@ -20,8 +20,8 @@ UNKNOWN = "\ufffd"  # Unicode's replacement character: stands for the characters
 # If the text itself contains U+FFFD, one of Unicode's noncharacters stands for them.
 STAND_INS = (UNKNOWN, *map(chr, range(0xFDD0, 0xFDF0)))
 
-# A noncharacter, which no text is meant to contain: stands before and after each document of a text that consists of
-# lines, paragraphs or rows.
+# What comes before and after each document of a text of lines, paragraphs or rows: one of Unicode's noncharacters,
+# which no text is meant to contain.
 END = "\uffff"
 
 # Characters that are often written for one another. An unknown one is replaced by the first known one of its row, so

@@ -69,14 +69,14 @@ def test_without_prompt_toolkit_or_a_terminal_lines_are_read_plainly(monkeypatch
 
 @pytest.mark.long
 def test_the_tab_key_completes_a_command_and_the_arrow_brings_a_line_back(trained, here):
-    terminal = Terminal("sample", "--model", str(trained), "--interactive", "--length", "5", cwd=here)
-    terminal.until(PROMPT)
-    terminal.type(b"/temp")
-    terminal.until(b"/temperature")  # the list of completions
-    terminal.type(b"\t 0.5\r")
-    terminal.until(b"temperature 0.5\r\n")
-    terminal.until(PROMPT)
-    terminal.type(b"\x1b[A\x7f4\r")  # the line before, its last character replaced
-    terminal.until(b"temperature 0.4\r\n")
-    terminal.type(b"/quit\r")
-    assert terminal.close() == 0
+    with Terminal("sample", "--model", str(trained), "--interactive", "--length", "5", cwd=here) as terminal:
+        terminal.until(PROMPT)
+        terminal.type(b"/temp")
+        terminal.until(b"/temperature")  # the list of completions
+        terminal.type(b"\t 0.5\r")
+        terminal.until(b"temperature 0.5\r\n")
+        terminal.until(PROMPT)
+        terminal.type(b"\x1b[A\x7f4\r")  # the line before, its last character replaced
+        terminal.until(b"temperature 0.4\r\n")
+        terminal.type(b"/quit\r")
+        assert terminal.ended() == 0
